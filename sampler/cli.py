@@ -1,0 +1,239 @@
+"""The command line: attnmod generate | parse | check.
+
+Every error is one line on stderr and exit code 2. ATTNMOD_TRACEBACK=1 shows where it came from.
+"""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import attnmod
+
+_DEFAULT_FOLDER = Path("generated")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _make_parser().parse_args(arguments)
+    warnings.showwarning = lambda message, *_args, **_kwargs: print(f"attnmod: warning: {message}", file=sys.stderr)
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        print("attnmod: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `attnmod parse ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if os.environ.get("ATTNMOD_TRACEBACK"):
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        print(f"attnmod {options.command}: error: {text}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _make_parser() -> _Parser:
+    parser = _Parser(prog="attnmod", description="Makes SDXL follow prompts that name several things.")
+    parser.add_argument("--version", action="version", version=f"attnmod {attnmod.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_generate(commands)
+    _add_parse(commands)
+    _add_check(commands)
+    return parser
+
+
+def _add(commands, name: str, run, summary: str, example: str) -> _Parser:
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example:\n{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+# -- generate
+
+
+def _add_generate(commands) -> None:
+    command = _add(
+        commands,
+        "generate",
+        _generate,
+        "make an image, its entity map and a JSON record",
+        '  attnmod generate "a boy in front of a girl" --model ./sdxl --seed 7 --out boy.png\n'
+        "  attnmod generate --from boy.json --out again.png",
+    )
+    # Left out means: from the record if there is one, else the default. So argparse must not fill in defaults.
+    command.add_argument("prompt", nargs="?", help="what to draw")
+    command.add_argument("--from", dest="record", type=Path, metavar="RECORD", help="make a recorded image again")
+    command.add_argument("--model", metavar="DIR_OR_ID", help="SDXL pipeline; left out, a small untrained one")
+    command.add_argument("--negative-prompt", metavar="TEXT")
+    command.add_argument("--steps", type=int, help="denoising steps (20)")
+    command.add_argument("--guidance-scale", type=float, metavar="SCALE", help="1 and below: no guidance (5)")
+    command.add_argument("--seed", type=int, help="of the noise (0)")
+    command.add_argument("--width", type=int, metavar="PIXELS", help="a multiple of 8 (the model's own)")
+    command.add_argument("--height", type=int, metavar="PIXELS", help="a multiple of 8 (the model's own)")
+    command.add_argument("--device", help="cpu, cuda, cuda:1 ... (cuda if there is one)")
+    command.add_argument("--dtype", metavar="TYPE", help="float32, float16 or bfloat16 (float16 on cuda)")
+    command.add_argument("--config", metavar="FILE", help="modulation settings as JSON, or a preset's name")
+    command.add_argument("--no-modulation", action="store_true", help="the pipeline as it is")
+    command.add_argument("--out", type=Path, metavar="FILE", help=f"the image (a new name in {_DEFAULT_FOLDER}/)")
+    command.add_argument("--force", action="store_true", help="overwrite files that exist")
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from attnmod.sampler import generate as generation
+
+    settings = _settings(options)
+    if options.out is None:
+        _DEFAULT_FOLDER.mkdir(exist_ok=True)
+    out = options.out or generation.free_name(settings.prompt, _DEFAULT_FOLDER)
+    files = generation.output_files(out, settings)
+    if existing := [str(path) for path in files.values() if path.exists()]:
+        if not options.force:
+            raise ValueError(f"{', '.join(existing)} exists; choose another --out or overwrite it with --force")
+        if directories := [name for name in existing if Path(name).is_dir()]:
+            raise ValueError(f"output {directories[0]} is a folder")
+
+    _quiet_libraries()
+    result = generation.generate(settings)
+    generation.save(result, settings, files)
+    for kind, path in files.items():
+        print(f"{kind:7} {path}")
+    if result.prompt is not None:
+        for entity in result.prompt.entities:
+            print(f"entity  {entity.text}{' (negated)' if entity.negated else ''}")
+        for warning in result.prompt.warnings:
+            print(f"attnmod: warning: {warning}", file=sys.stderr)
+    if settings.model is None:
+        print("note    the built-in model is untrained: its picture is noise. --model takes a real SDXL pipeline.")
+
+
+def _settings(options: argparse.Namespace):
+    from attnmod.sampler.generate import Settings, read_record
+
+    given: dict[str, Any] = {
+        name: getattr(options, name)
+        for name in (
+            "prompt",
+            "model",
+            "negative_prompt",
+            "steps",
+            "guidance_scale",
+            "seed",
+            "width",
+            "height",
+            "device",
+            "dtype",
+        )
+        if getattr(options, name) is not None
+    }
+    if options.no_modulation:
+        given["modulation"] = False
+    if options.config is not None:
+        given["config"] = _config(options.config)
+    if options.record is not None:
+        return Settings.from_dict({**read_record(options.record).to_dict(), **given})
+    if options.prompt is None:
+        raise ValueError('a prompt is needed, as in attnmod generate "a red cube", or --from RECORD')
+    return Settings(**given)
+
+
+def _config(name: str):
+    from attnmod.sampler.config import PRESETS, ModulationConfig
+
+    if not Path(name).is_file():
+        if name in PRESETS:
+            return ModulationConfig.preset(name)
+        raise ValueError(f"config {name!r} is neither a file nor a preset ({', '.join(PRESETS)})")
+    return ModulationConfig.load(name)
+
+
+def _quiet_libraries() -> None:
+    """Keep the progress bar of the denoising, without what the libraries say while they load."""
+    import logging
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for library in ("transformers", "diffusers"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+
+
+# -- parse
+
+
+def _add_parse(commands) -> None:
+    command = _add(
+        commands,
+        "parse",
+        _parse,
+        "show the entities, attributes and global phrases of a prompt",
+        '  attnmod parse "two striped cats on a red sofa"\n'
+        '  attnmod parse "a boy in a hat" --json --tokenizer ./sdxl/tokenizer',
+    )
+    command.add_argument("prompt", help="the text")
+    command.add_argument("--json", action="store_true", help="print it as JSON")
+    command.add_argument("--tokenizer", metavar="DIR", help="also show the tokens of this CLIP tokenizer")
+    command.add_argument("--spacy-model", metavar="NAME", help="spaCy pipeline that reads it (a small English one)")
+    command.add_argument("--colour", choices=("auto", "always", "never"), default="auto")
+
+
+def _parse(options: argparse.Namespace) -> None:
+    import json
+
+    from attnmod.parser.align import align_tokens, load_tokenizer
+    from attnmod.parser.describe import describe
+    from attnmod.parser.syntax import parse_prompt
+
+    prompt = parse_prompt(options.prompt, model=options.spacy_model)
+    if options.tokenizer:
+        _quiet_libraries()
+        prompt = align_tokens(prompt, load_tokenizer(options.tokenizer))
+    if options.json:
+        print(json.dumps(prompt.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        print(describe(prompt, colour=_wants_colour(options.colour)))
+
+
+def _wants_colour(choice: str) -> bool:
+    if choice == "auto":
+        return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return choice == "always"
+
+
+# -- check
+
+
+def _add_check(commands) -> None:
+    _add(
+        commands,
+        "check",
+        _check,
+        "show versions, devices, and which backends work here",
+        "  attnmod check",
+    )
+
+
+def _check(options: argparse.Namespace) -> None:
+    from attnmod.sampler.check import report
+
+    for title, lines in report():
+        print(title)
+        width = max(len(name) for name, _ in lines)
+        for name, value in lines:
+            print(f"  {name:{width}}  {value}")

@@ -1,0 +1,180 @@
+"""What is modulated, and how: every choice that the method leaves open, by name."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attnmod.sampler.schedule import Curve
+
+VOTES = ("sum", "mean", "head")
+SPECIAL_TOKENS = ("plain", "global", "absent")
+BACKENDS = ("auto", "triton", "sdpa", "eager")
+TEMPERATURE_ROWS = ("conditional", "all")
+_CURVES = ("temperature", "hidden_weight", "global_weight", "detail_weight")
+
+
+@dataclass(frozen=True)
+class ModulationConfig:
+    """The settings of one attached pipeline; frozen, checked, JSON both ways.
+
+    The three mechanisms come from "Towards Better Text-to-Image Generation Alignment via Attention Modulation"
+    (Wu et al., arXiv 2404.13899). Its constants are not published where we could read them. The defaults here are
+    provisional: chosen by reasoning and by what like systems do, not yet by a measurement of ours.
+
+    A curve field takes a `Curve`, a number (constant) or a dict as `Curve.to_dict` gives it.
+
+    Attributes:
+        temperature: tau of self-attention, softmax(q k^T scale / tau). Below 1 sharpens. Above 0.
+        temperature_rows: whether tau holds for "conditional" rows only, or for "all" rows of such a call.
+        hidden_weight: what is left of a token's attention in patches owned by another entity: 0 is a hard mask,
+            1 none. In [0, 1].
+        global_weight: weight of the words that belong to no entity (layout, action, scene, style).
+        detail_weight: weight of the words of entities.
+        vote: how an entity's tokens vote for it: the "sum" or the "mean" of their probabilities, or the tokens of
+            its "head" noun alone.
+        balanced: divide an entity's vote by its running mean over patches, layers and steps, so that one strong
+            entity does not win every patch. Needs share_heads.
+        share_heads: one owner per patch, from the mean over the heads, instead of one per head.
+        unowned_background: let the global words vote too; a patch that they win belongs to nobody and sees every
+            token.
+        renormalize: divide by the modulated sum of weights (True) or by the unmodulated one (False).
+        bos, eos, padding: what CLIP's special tokens are: "plain" (weight 1 for every patch), "global" (weighted
+            like a global word) or "absent" (taken out of conditional rows).
+        self_attention_layers, cross_attention_layers: shell patterns over the layers' full names, such as
+            "mid_block.*" or "up_blocks.0.*"; a layer that no pattern matches keeps its own processor.
+        backend: of the kernels: "auto", "triton", "sdpa" or "eager".
+
+    Raises:
+        ValueError: a value outside what is listed above; the message names the field.
+        TypeError: a field of the wrong type.
+    """
+
+    temperature: Curve = Curve("linear", 0.8, 1.0, begin=0.2, stop=0.5)
+    temperature_rows: str = "conditional"
+    hidden_weight: Curve = Curve("constant", 0.0)
+    global_weight: Curve = Curve("linear", 1.0, 0.7)
+    detail_weight: Curve = Curve("linear", 1.0, 1.3)
+    vote: str = "sum"
+    balanced: bool = True
+    share_heads: bool = True
+    unowned_background: bool = False
+    renormalize: bool = True
+    bos: str = "plain"
+    eos: str = "plain"
+    padding: str = "plain"
+    self_attention_layers: tuple[str, ...] = ("*",)
+    cross_attention_layers: tuple[str, ...] = ("*",)
+    backend: str = "auto"
+
+    def __post_init__(self):
+        for name in _CURVES:
+            try:
+                object.__setattr__(self, name, Curve.of(getattr(self, name)))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name}: {error}") from None
+        if min(self.temperature.ends) <= 0:
+            raise ValueError(f"temperature goes from {self.temperature.ends}; it must stay above 0")
+        if max(self.hidden_weight.ends) > 1:
+            raise ValueError(f"hidden_weight goes from {self.hidden_weight.ends}; it must stay in 0 to 1")
+        for name, allowed in (
+            ("temperature_rows", TEMPERATURE_ROWS),
+            ("vote", VOTES),
+            ("bos", SPECIAL_TOKENS),
+            ("eos", SPECIAL_TOKENS),
+            ("padding", SPECIAL_TOKENS),
+            ("backend", BACKENDS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}")
+        for name in ("balanced", "share_heads", "unowned_background", "renormalize"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} is {getattr(self, name)!r}; it must be true or false")
+        if self.balanced and not self.share_heads:
+            raise ValueError("balanced needs share_heads: the running mean is one per entity, not one per head")
+        for name in ("self_attention_layers", "cross_attention_layers"):
+            patterns = getattr(self, name)
+            if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+                raise TypeError(f"{name} is {patterns!r}; it must be a sequence of patterns")
+            object.__setattr__(self, name, tuple(patterns))
+
+    @property
+    def modulates_self_attention(self) -> bool:
+        return bool(self.self_attention_layers) and not self.temperature.is_constantly(1.0)
+
+    @property
+    def modulates_cross_attention(self) -> bool:
+        plain = (
+            self.hidden_weight.is_constantly(1.0)
+            and self.global_weight.is_constantly(1.0)
+            and self.detail_weight.is_constantly(1.0)
+            and "absent" not in (self.bos, self.eos, self.padding)
+        )
+        return bool(self.cross_attention_layers) and not plain
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether these settings change nothing: then the pipeline's own processors run."""
+        return not (self.modulates_self_attention or self.modulates_cross_attention)
+
+    @classmethod
+    def preset(cls, name: str) -> "ModulationConfig":
+        """A named configuration: "default", "neutral", or one mechanism alone: "temperature", "mask", "reweighting".
+
+        >>> ModulationConfig.preset("neutral").is_neutral
+        True
+        """
+        if name not in PRESETS:
+            raise ValueError(f"preset is {name!r}; known are {', '.join(PRESETS)}")
+        return cls.from_dict(PRESETS[name])
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            name: value.to_dict() if isinstance(value, Curve) else list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModulationConfig":
+        """The inverse of `to_dict`; keys left out take their defaults, unknown keys raise ValueError."""
+        if not isinstance(values, dict):
+            raise TypeError(f"a configuration is a dict, not {type(values).__name__}")
+        known = [field.name for field in dataclasses.fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            raise ValueError(f"configuration has unknown keys {unknown}; known are {known}")
+        return cls(**values)
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ModulationConfig":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no JSON, or no valid configuration.
+        """
+        text = Path(path).read_text(encoding="utf-8")
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not JSON: {error}") from None
+        try:
+            return cls.from_dict(values)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+_OFF = {"temperature": 1.0, "hidden_weight": 1.0, "global_weight": 1.0, "detail_weight": 1.0}
+
+# name -> what differs from the defaults
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "neutral": _OFF,
+    "temperature": {name: value for name, value in _OFF.items() if name != "temperature"},
+    "mask": {name: value for name, value in _OFF.items() if name != "hidden_weight"},
+    "reweighting": {name: value for name, value in _OFF.items() if name not in ("global_weight", "detail_weight")},
+}

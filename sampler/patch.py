@@ -1,0 +1,344 @@
+"""`modulate(pipe)`: attach the modulation to one diffusers pipeline, and take it off again without a trace."""
+
+import fnmatch
+import inspect
+import warnings
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import (
+    Attention,
+    AttnProcessor,
+    AttnProcessor2_0,
+    FusedAttnProcessor2_0,
+)
+
+from attnmod.parser.align import align_tokens
+from attnmod.parser.prompt import Prompt
+from attnmod.parser.syntax import parse_prompt
+from attnmod.sampler.config import ModulationConfig
+from attnmod.sampler.pickup import MatchedRows, PromptBook, calling_pipeline
+from attnmod.sampler.processor import CrossAttentionProcessor, SelfAttentionProcessor
+from attnmod.sampler.state import ModulationState
+
+# Processors whose computation ours replaces: softmax attention, nothing added.
+PLAIN_PROCESSORS = (AttnProcessor, AttnProcessor2_0, FusedAttnProcessor2_0)
+
+# UNet -> its handle, so that no two handles work on one UNet. Neither is kept alive by this.
+_attached: weakref.WeakKeyDictionary[torch.nn.Module, "weakref.ref[ModulationHandle]"] = weakref.WeakKeyDictionary()
+
+
+def modulate(
+    pipe,
+    config: ModulationConfig | str | None = None,
+    *,
+    maps: bool = False,
+    spacy_model: Any = None,
+) -> "ModulationHandle":
+    """Attach attention modulation to a diffusers pipeline.
+
+    From now on the prompt of every call of this pipeline object is parsed, and the UNet's attention is modulated
+    by it. Attaching to the same pipeline again replaces the first handle. Other pipelines that share the UNet run
+    as before.
+
+        handle = modulate(pipe, maps=True)            # or `with modulate(pipe) as handle:`
+        image = pipe("a boy in front of a girl").images[0]
+        handle.remove()
+
+    Args:
+        pipe: a pipeline with an SDXL UNet and `encode_prompt`, such as StableDiffusionXLPipeline.
+        config: what is modulated and how; a preset's name; left out, the defaults.
+        maps: count who owns which patch, for `handle.entity_map()`.
+        spacy_model: the spaCy pipeline that reads prompts, by name or as an object; left out, a small English one.
+
+    Raises:
+        TypeError: no such pipeline.
+        ValueError: a layer pattern that matches nothing; a layer that already has a processor of another tool;
+            a UNet that another pipeline's handle modulates.
+    """
+    if not isinstance(getattr(pipe, "unet", None), torch.nn.Module) or not callable(
+        getattr(pipe, "encode_prompt", None)
+    ):
+        raise TypeError(
+            f"modulate needs a diffusers pipeline with a UNet and encode_prompt, not {type(pipe).__name__}"
+        )
+    config = _as_config(config)
+    handle = current_handle(pipe)
+    if handle is not None:
+        if handle.pipe is not pipe:
+            raise ValueError(
+                f"the UNet of this {type(pipe).__name__} is modulated by the handle of another pipeline;"
+                " call remove() on that handle first"
+            )
+        handle.remove()
+    return ModulationHandle(pipe, config, maps=maps, spacy_model=spacy_model)
+
+
+def current_handle(pipe) -> "ModulationHandle | None":
+    """The handle that modulates this pipeline's UNet now, if any."""
+    reference = _attached.get(_plain_unet(pipe))
+    return None if reference is None else reference()
+
+
+class ModulationHandle:
+    """A modulated pipeline; made by `modulate`. As a context manager it removes itself at the end, also on errors.
+
+    Attributes:
+        pipe: the pipeline.
+        config: the settings in force.
+        prompts: the parsed prompts of the pipeline's last call, one per text.
+        self_attention_layers, cross_attention_layers: names of the layers that are modulated.
+    """
+
+    def __init__(self, pipe, config: ModulationConfig, *, maps: bool, spacy_model: Any):
+        self.pipe = pipe
+        self.config = config
+        self.prompts: list[Prompt] = []
+        self.self_attention_layers: tuple[str, ...] = ()
+        self.cross_attention_layers: tuple[str, ...] = ()
+        self._collect_maps = maps
+        self._spacy_model = spacy_model
+        self._book = PromptBook()
+        self._given: dict[str, Prompt] = {}  # prompts set by hand, by their text
+        self._warned: set[str] = set()
+        self._unet = _plain_unet(pipe)
+        self._processors: dict[Attention, Any] = {}  # layer -> ours
+        self._attached = False
+        self._attach()
+
+    def __enter__(self) -> "ModulationHandle":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.remove()
+
+    # -- attaching and removing
+
+    def _attach(self) -> None:
+        scheduler_config = getattr(getattr(self.pipe, "scheduler", None), "config", {})
+        steps = scheduler_config.get("num_train_timesteps", 1000)
+        self._state = ModulationState(self.config, steps, self._collect_maps)
+        self._processors = {}
+        self.self_attention_layers = self._choose("self", self.config.self_attention_layers)
+        self.cross_attention_layers = self._choose("cross", self.config.cross_attention_layers)
+        self._encode_prompt = self.pipe.encode_prompt
+        self._had_own_encode_prompt = "encode_prompt" in vars(self.pipe)
+        self._parameters = inspect.signature(self._encode_prompt)
+        # From here on nothing can fail.
+        self._hook = self._unet.register_forward_pre_hook(self._before_unet, with_kwargs=True)
+        for layer, processor in self._processors.items():
+            layer.processor = processor
+        self.pipe.encode_prompt = self._encode_and_remember
+        _attached[self._unet] = weakref.ref(self)
+        self._attached = True
+
+    def _choose(self, kind: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        """Make a processor for every layer that is to be modulated; nothing is installed yet. Returns their names."""
+        layers = find_layers(self._unet)[kind]
+        names = [name for name in layers if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+        if patterns and not names:
+            raise ValueError(
+                f"{kind}_attention_layers {list(patterns)} match none of the UNet's {len(layers)} {kind}-attention"
+                f" layers, such as {next(iter(layers), 'none')!r}"
+            )
+        if not getattr(self.config, f"modulates_{kind}_attention"):
+            return ()
+        make = {"self": SelfAttentionProcessor, "cross": CrossAttentionProcessor}[kind]
+        for name in names:
+            processor = layers[name].processor
+            if type(processor) not in PLAIN_PROCESSORS:
+                raise ValueError(
+                    f"layer {name} has the processor {type(processor).__name__} of another tool; modulate works on"
+                    f" {', '.join(plain.__name__ for plain in PLAIN_PROCESSORS)}. Remove the other tool first."
+                )
+            self._processors[layers[name]] = make(self._state, processor)
+        return tuple(names)
+
+    def remove(self) -> None:
+        """Put everything back as it was. Calling it again does nothing."""
+        if not self._attached:
+            return
+        self._attached = False
+        self._hook.remove()
+        for layer, processor in self._processors.items():
+            if layer.processor is processor:  # else another tool has put its own there: leave it
+                layer.processor = processor.original
+        # Where another tool has wrapped it in turn, ours stays inside and only passes on.
+        if vars(self.pipe).get("encode_prompt") == self._encode_and_remember:
+            if self._had_own_encode_prompt:
+                self.pipe.encode_prompt = self._encode_prompt
+            else:
+                del self.pipe.encode_prompt
+        _attached.pop(self._unet, None)
+
+    def update(self, config: ModulationConfig | str) -> None:
+        """Go on with other settings from the next call on.
+
+        Raises:
+            ValueError: layer patterns that match nothing; then the old settings stay in force.
+            RuntimeError: the handle was removed.
+        """
+        if not self._attached:
+            raise RuntimeError("this handle was removed; call modulate(pipe, config) again")
+        before = self.config
+        self.remove()
+        try:
+            self.config = _as_config(config)
+            self._attach()
+        except Exception:
+            self.config = before
+            self._attach()
+            raise
+
+    # -- prompts
+
+    def set_prompt(
+        self, prompt: str | Prompt | Sequence[str | Prompt], prompt_embeds: torch.Tensor | None = None
+    ) -> None:
+        """Say what an embedding means, or how a text is to be understood.
+
+        Args:
+            prompt: a text, which is parsed, or a `Prompt`, taken as it is; or one for each row of the embeddings.
+            prompt_embeds: text embeddings [N, T, C] that were made elsewhere and will be passed to the pipeline.
+                Left out, the prompt is used whenever the pipeline is called with that text.
+
+        Raises:
+            ValueError: as many prompts as embeddings are needed.
+            RuntimeError: the handle was removed.
+        """
+        if not self._attached:
+            raise RuntimeError("this handle was removed; call modulate(pipe) again")
+        prompts = [prompt] if isinstance(prompt, str | Prompt) else list(prompt)
+        parsed = [self._parse(one) for one in prompts]
+        self._given.update({one.text: one for one in parsed})
+        if prompt_embeds is not None:
+            if prompt_embeds.ndim != 3 or prompt_embeds.shape[0] != len(parsed):
+                raise ValueError(
+                    f"prompt_embeds has shape {tuple(prompt_embeds.shape)}; {len(parsed)} prompts need"
+                    f" [{len(parsed)}, tokens, channels]"
+                )
+            self._remember(parsed, prompt_embeds)
+        self._state.forget()
+
+    def _parse(self, prompt: str | Prompt) -> Prompt:
+        if isinstance(prompt, Prompt):
+            return prompt
+        return self._given.get(prompt) or parse_prompt(prompt, model=self._spacy_model)
+
+    def _remember(self, prompts: list[Prompt], embeddings: torch.Tensor) -> None:
+        """Pair prompts with embeddings [n, T, C], n a multiple of their number: the rows of a prompt are adjacent."""
+        tokenizer = getattr(self.pipe, "tokenizer", None) or self.pipe.tokenizer_2
+        self.prompts = [align_tokens(prompt, tokenizer, length=embeddings.shape[1]) for prompt in prompts]
+        for prompt, rows in zip(self.prompts, embeddings.split(embeddings.shape[0] // len(prompts)), strict=True):
+            self._book.remember(rows[0], prompt)
+
+    def _encode_and_remember(self, *args, **kwargs):
+        """Stands in for the pipeline's encode_prompt: the same result, and the texts are kept beside it."""
+        result = self._encode_prompt(*args, **kwargs)
+        if not self._attached or self.config.is_neutral:
+            return result
+        embeddings, negative = result[0], result[1]
+        given = self._parameters.bind(*args, **kwargs)
+        given.apply_defaults()
+        # Negative rows first: where both texts are the same, the row counts as a prompt.
+        if negative is not None and given.arguments["negative_prompt_embeds"] is None:
+            for row in negative[:: given.arguments["num_images_per_prompt"]]:
+                self._book.remember(row, None)
+        if given.arguments["prompt"] is not None and given.arguments["prompt_embeds"] is None:
+            texts = _as_list(given.arguments["prompt"])
+            if _as_list(given.arguments.get("prompt_2") or texts) != texts:
+                self._warn_once(
+                    "prompt_2 differs from prompt: the entities and token positions are taken from prompt alone"
+                )
+            if hasattr(self.pipe, "maybe_convert_prompt") and getattr(self.pipe, "tokenizer", None) is not None:
+                texts = self.pipe.maybe_convert_prompt(texts, self.pipe.tokenizer)  # textual inversion
+            self._remember([self._parse(text) for text in texts], embeddings)
+        return result
+
+    # -- one UNet call
+
+    @torch.compiler.disable
+    def _before_unet(self, unet: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Forward pre-hook. Not compiled: as a frame of its own it would be traced anew at every step."""
+        if not self._processors:
+            return
+        named = dict(zip(("sample", "timestep", "encoder_hidden_states"), args, strict=False)) | kwargs
+        embeddings = named["encoder_hidden_states"]
+        if named.get("attention_mask") is not None or named.get("encoder_attention_mask") is not None:
+            self._warn_once("the UNet was called with an attention mask; such calls are not modulated")
+            return self._state.stand_aside()
+        self._state.begin_call(named["sample"], named["timestep"], embeddings, self._match)
+
+    def _match(self, embeddings: torch.Tensor) -> MatchedRows:
+        caller = calling_pipeline()
+        if caller is not None and caller is not self.pipe:
+            return MatchedRows([None] * embeddings.shape[0], unknown=0)
+        if any(layer.processor is not processor for layer, processor in self._processors.items()):
+            self._warn_once(
+                "another tool has replaced attention processors of the modulated UNet; those layers are not"
+                " modulated. Call modulate(pipe) again after it, or remove it"
+            )
+        matched = self._book.match(embeddings)
+        if matched.unknown:
+            self._warn_once(
+                f"{matched.unknown} of {embeddings.shape[0]} text embeddings did not come from this pipeline's"
+                " encode_prompt and run without modulation; name their text by handle.set_prompt(text, prompt_embeds)"
+            )
+        return matched
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            warnings.warn(message, stacklevel=3)
+
+    # -- what is seen
+
+    def entity_map(self) -> torch.Tensor:
+        """Who owned which patch in the last run, over all heads, layers and steps.
+
+        Returns:
+            int8 [N, h, w] on the CPU, for the N images of the run, at the finest attention resolution: ids of
+            `handle.prompts` entities, -1 where nobody.
+
+        Raises:
+            RuntimeError: attached without `maps=True`, or nothing modulated has run yet.
+        """
+        if not self._collect_maps:
+            raise RuntimeError("entity_map() needs modulate(pipe, maps=True)")
+        if self._state.ownership is None:
+            raise RuntimeError("entity_map() has nothing to show: no modulated run since attaching")
+        return self._state.ownership.entity_map()
+
+
+def find_layers(unet: torch.nn.Module) -> dict[str, dict[str, Attention]]:
+    """The attention layers of a UNet's transformer blocks: {"self": {name: layer}, "cross": {name: layer}}."""
+    layers: dict[str, dict[str, Attention]] = {"self": {}, "cross": {}}
+    for block_name, block in unet.named_modules():
+        if isinstance(block, BasicTransformerBlock):
+            for part in ("attn1", "attn2"):
+                layer = getattr(block, part)
+                if isinstance(layer, Attention):
+                    layers["cross" if layer.is_cross_attention else "self"][f"{block_name}.{part}"] = layer
+    return layers
+
+
+def _as_config(config: ModulationConfig | str | None) -> ModulationConfig:
+    if config is None:
+        return ModulationConfig()
+    if isinstance(config, str):
+        return ModulationConfig.preset(config)
+    if not isinstance(config, ModulationConfig):
+        raise TypeError(f"config is a ModulationConfig or a preset's name, not {type(config).__name__}")
+    return config
+
+
+def _as_list(texts: str | Sequence[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else list(texts)
+
+
+def _plain_unet(pipe) -> torch.nn.Module:
+    """The UNet itself, also where torch.compile has wrapped it."""
+    return getattr(pipe.unet, "_orig_mod", pipe.unet)

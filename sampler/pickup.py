@@ -1,0 +1,74 @@
+"""Which text an embedding came from.
+
+A pipeline hands the UNet a batch whose layout only it knows: unconditional rows first, or last, or in a call of
+their own; dropped in mid-run; three-way under other guidance. So no row is told by its place. What the text
+encoders returned is remembered together with its text, and the rows of a conditioning tensor are compared with it
+bit for bit.
+"""
+
+import sys
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+
+from attnmod.parser.prompt import Prompt
+
+# Rows remembered, the newest first out of the comparison. One is 0.3 MB for SDXL in fp16.
+REMEMBERED_ROWS = 128
+
+
+@dataclass(frozen=True)
+class KnownRow:
+    """One row of text embedding [T, C]; prompt is None for a negative prompt, which stays plain."""
+
+    embedding: torch.Tensor
+    prompt: Prompt | None
+
+
+@dataclass(frozen=True)
+class MatchedRows:
+    """prompts: one per row, None for a row that runs plain; unknown: how many rows were never seen before."""
+
+    prompts: list[Prompt | None]
+    unknown: int
+
+
+class PromptBook:
+    """Remembers embeddings with their prompts, newest first."""
+
+    def __init__(self):
+        self._rows: deque[KnownRow] = deque(maxlen=REMEMBERED_ROWS)
+
+    def remember(self, embedding: torch.Tensor, prompt: Prompt | None) -> None:
+        """Pair a row of text embedding [T, C] with its prompt."""
+        # A view would keep a whole batch alive, and would follow edits that the caller makes in place.
+        self._rows.appendleft(KnownRow(embedding.detach().clone(), prompt))
+
+    def match(self, embeddings: torch.Tensor) -> MatchedRows:
+        """The prompt of each row [R, T, C]. A row of zeros is the empty negative prompt of SDXL. Syncs once."""
+        known = [row for row in self._rows if row.embedding.shape == embeddings.shape[1:]]
+        candidates = [row.embedding.to(embeddings) for row in known] + [torch.zeros_like(embeddings[0])]
+        equal = torch.stack([(embeddings == candidate).flatten(1).all(dim=1) for candidate in candidates], dim=1)
+        prompts, unknown = [], 0
+        for row in equal.tolist():
+            first = row.index(True) if True in row else None
+            unknown += first is None
+            prompts.append(known[first].prompt if first is not None and first < len(known) else None)
+        return MatchedRows(prompts, unknown)
+
+
+def calling_pipeline():
+    """The diffusers pipeline whose method is running now, looked for up the call stack; None in a hand-written loop.
+
+    Pipelines may share a UNet and may be given the same prompt: then the embeddings are equal too, and only the
+    caller tells them apart.
+    """
+    from diffusers import DiffusionPipeline
+
+    frame = sys._getframe(1)
+    while frame is not None:
+        if isinstance(caller := frame.f_locals.get("self"), DiffusionPipeline):
+            return caller
+        frame = frame.f_back
+    return None

@@ -1,0 +1,98 @@
+"""The two attention processors: project, call the modulated op, project back.
+
+A processor stands in for one layer's own processor, which it keeps and calls whenever nothing is modulated: then
+the layer computes exactly what it did before. Both can be made without arguments, since diffusers makes
+processors anew by class when an IP-Adapter is loaded; such a processor has no state and stays plain.
+"""
+
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+
+import attnmod.kernels.ops  # noqa: F401  registers torch.ops.attnmod
+from attnmod.sampler.state import ModulationState
+
+
+class _ModulatedProcessor:
+    """What both have in common: the state, the layer's own processor, and the way in and out of heads."""
+
+    def __init__(self, state: ModulationState | None = None, original=None):
+        self.state = state
+        self.original = AttnProcessor2_0() if original is None else original
+
+    @staticmethod
+    def split_heads(projected: torch.Tensor, heads: int) -> torch.Tensor:
+        """[B, N, H*D] -> a view [B, H, N, D]."""
+        return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+    @staticmethod
+    def project_out(attn: Attention, out: torch.Tensor) -> torch.Tensor:
+        """[B, H, M, D] -> [B, M, C], through the layer's output projection and dropout."""
+        merged = out.transpose(1, 2).flatten(2)  # a view: the ops lay memory out as [B, M, H, D]
+        return attn.to_out[1](attn.to_out[0](merged))
+
+
+class SelfAttentionProcessor(_ModulatedProcessor):
+    """Self-attention under the temperature of each row."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        state = self.state
+        if state is None or not state.self_attention_active:
+            return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        if attn.fused_projections:
+            projected = attn.to_qkv(hidden_states).chunk(3, dim=-1)
+        else:
+            projected = (attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states))
+        query, key, value = (self.split_heads(part, attn.heads) for part in projected)
+        out = torch.ops.attnmod.self_attention(
+            query, key, value, temperature=state.rows.temperature, backend=state.config.backend
+        )
+        return self.project_out(attn, out)
+
+
+class CrossAttentionProcessor(_ModulatedProcessor):
+    """Cross-attention in which each patch sees the words of its entity, with the weights of this step."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        state = self.state
+        if state is None or not state.cross_attention_active:
+            return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        if attn.fused_projections:
+            projected = (attn.to_q(hidden_states), *attn.to_kv(encoder_hidden_states).chunk(2, dim=-1))
+        else:
+            projected = (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
+        query, key, value = (self.split_heads(part, attn.heads) for part in projected)
+
+        rows, config = state.rows, state.config
+        out, *votes = torch.ops.attnmod.cross_attention(
+            query,
+            key,
+            value,
+            entity_bits=rows.entity_bits,
+            affinity=rows.voting_affinity(config.balanced),
+            log_weights=rows.log_weights,
+            hidden_weight=rows.hidden_weight,
+            share_heads=config.share_heads,
+            renormalize=config.renormalize,
+            return_owner=state.collect_maps,
+            return_affinity=config.balanced,
+            backend=config.backend,
+        )
+        if config.balanced:
+            rows.observe_affinity(votes[-1])
+        if state.collect_maps:
+            state.ownership.add(votes[0])
+        return self.project_out(attn, out)
