@@ -7,10 +7,11 @@ about the distribution is in pyproject.toml.
 
 from setuptools import setup
 
-FOLDERS = ("kernels", "parser", "sampler", "benchmarks")
+FOLDERS = ("kernels", "parser", "sampler", "sampler/data/clip_bpe", "benchmarks")
+PACKAGES = {f"attnmod.{folder.replace('/', '.')}": folder for folder in FOLDERS}
 
 setup(
-    packages=["attnmod", *(f"attnmod.{folder}" for folder in FOLDERS)],
-    package_dir={"attnmod": "attnmod", **{f"attnmod.{folder}": folder for folder in FOLDERS}},
-    package_data={"attnmod": ["py.typed"], "attnmod.sampler": ["data/**/*"]},
+    packages=["attnmod", *PACKAGES],
+    package_dir={"attnmod": "attnmod", **PACKAGES},
+    package_data={"attnmod": ["py.typed"], "attnmod.sampler.data.clip_bpe": ["*.json", "*.txt", "*.md"]},
 )

@@ -126,7 +126,8 @@ class ModulationHandle:
         self.cross_attention_layers = self._choose("cross", self.config.cross_attention_layers)
         self._encode_prompt = self.pipe.encode_prompt
         self._had_own_encode_prompt = "encode_prompt" in vars(self.pipe)
-        self._parameters = inspect.signature(self._encode_prompt)
+        # Of the class: a wrapper that is there already may show no more than (*args, **kwargs).
+        self._parameters = inspect.signature(getattr(type(self.pipe), "encode_prompt", self._encode_prompt))
         # From here on nothing can fail.
         self._hook = self._unet.register_forward_pre_hook(self._before_unet, with_kwargs=True)
         for layer, processor in self._processors.items():
@@ -230,8 +231,12 @@ class ModulationHandle:
 
     def _remember(self, prompts: list[Prompt], embeddings: torch.Tensor) -> None:
         """Pair prompts with embeddings [n, T, C], n a multiple of their number: the rows of a prompt are adjacent."""
-        tokenizer = getattr(self.pipe, "tokenizer", None) or self.pipe.tokenizer_2
-        self.prompts = [align_tokens(prompt, tokenizer, length=embeddings.shape[1]) for prompt in prompts]
+        tokenizer, length = getattr(self.pipe, "tokenizer", None) or self.pipe.tokenizer_2, embeddings.shape[1]
+        # A prompt that has its tokens keeps them: their weights may have been set by hand.
+        self.prompts = [
+            prompt if len(prompt.tokens) == length else align_tokens(prompt, tokenizer, length=length)
+            for prompt in prompts
+        ]
         for prompt, rows in zip(self.prompts, embeddings.split(embeddings.shape[0] // len(prompts)), strict=True):
             self._book.remember(rows[0], prompt)
 
@@ -241,7 +246,7 @@ class ModulationHandle:
         if not self._attached or self.config.is_neutral:
             return result
         embeddings, negative = result[0], result[1]
-        given = self._parameters.bind(*args, **kwargs)
+        given = self._parameters.bind(self.pipe, *args, **kwargs)
         given.apply_defaults()
         # Negative rows first: where both texts are the same, the row counts as a prompt.
         if negative is not None and given.arguments["negative_prompt_embeds"] is None:

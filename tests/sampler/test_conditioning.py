@@ -1,0 +1,142 @@
+"""Prompts -> tensors, without a UNet."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from attnmod import ModulationConfig, Prompt, align_tokens
+from attnmod.parser.align import load_tokenizer
+from attnmod.sampler.conditioning import condition_rows
+from attnmod.sampler.untrained import CLIP_BPE
+
+PLAIN = dict(temperature=0.5, hidden_weight=0, global_weight=1, detail_weight=1, balanced=False)
+TEXT = "a red robot with a blue hat and a cat"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(CLIP_BPE)
+
+
+@pytest.fixture
+def nested(tokenizer):
+    entities = [["a red robot with a blue hat"], ["a blue hat"], ["a cat"]]
+    prompt = Prompt.from_entities(TEXT, entities)
+    robot = dataclasses.replace(prompt.entities[0], head="robot")
+    return align_tokens(dataclasses.replace(prompt, entities=(robot, *prompt.entities[1:])), tokenizer)
+
+
+def rows_for(*prompts, **values):
+    return condition_rows(prompts, 77, ModulationConfig(**{**PLAIN, **values}), "cpu")
+
+
+def words(prompt):
+    return [token.text for token in prompt.tokens[1:11]]
+
+
+def test_bits(nested):
+    rows = rows_for(nested)
+    assert words(nested) == ["a", "red", "robot", "with", "a", "blue", "hat", "and", "a", "cat"]
+    assert rows.entity_bits[0, :13].tolist() == [-1, 1, 1, 1, 1, 3, 3, 3, -1, 4, 4, -1, -1]
+    assert rows.entity_bits.dtype == torch.int32
+    assert rows.slots == [[0, 1, 2]]
+    assert rows.affinity is None  # the kernels' own default: the sum, for the innermost entity
+
+
+@pytest.mark.parametrize(
+    ("vote", "expected"),
+    [
+        ("mean", {0: [0.25] * 4, 1: [1 / 3] * 3, 2: [0.5] * 2}),
+        ("head", {0: [0, 0, 1, 0], 1: [0, 0, 1], 2: [0, 1]}),
+    ],
+)
+def test_votes(nested, vote, expected):
+    affinity = rows_for(nested, vote=vote).affinity[0]
+    places = {0: [1, 2, 3, 4], 1: [5, 6, 7], 2: [9, 10]}
+    for entity, votes in expected.items():
+        assert affinity[places[entity], entity].tolist() == pytest.approx(votes)
+    assert (affinity > 0).sum() == sum(vote > 0 for votes in expected.values() for vote in votes)
+
+
+def test_the_background_votes_with_the_global_words(nested):
+    rows = rows_for(nested, unowned_background=True)
+    assert rows.slots == [[0, 1, 2, -1]]
+    assert rows.affinity[0, :, 3].nonzero().flatten().tolist() == [8]  # "and"
+    assert all(bits & 8 for bits in rows.entity_bits[0].tolist())
+
+
+def test_rows_without_a_prompt_are_plain(nested):
+    rows = rows_for(None, nested, None)
+    assert rows.entity_bits[[0, 2]].eq(-1).all()
+    assert rows.own_log_weights.eq(0).all()
+    assert rows.is_conditional.tolist() == rows.has_entities.tolist() == [False, True, False]
+    assert rows.modulates_self_attention
+    assert rows.modulates_cross_attention
+
+
+def test_temperature_on_all_rows_of_a_call_that_has_a_prompt(nested):
+    assert rows_for(None, nested, temperature_rows="all").is_conditional.tolist() == [True, True]
+    assert rows_for(None, None, temperature_rows="all").is_conditional.tolist() == [False, False]
+
+
+def test_an_empty_prompt_changes_nothing(tokenizer):
+    rows = rows_for(align_tokens(Prompt.from_entities("  ", []), tokenizer))
+    assert not rows.modulates_self_attention
+    assert not rows.modulates_cross_attention
+
+
+def test_a_prompt_without_entities_is_sharpened_only(tokenizer):
+    rows = rows_for(align_tokens(Prompt.from_entities("mist at dawn", []), tokenizer), global_weight=0.5)
+    assert rows.modulates_self_attention
+    assert not rows.modulates_cross_attention
+    assert not rows.is_global.any()
+
+
+@pytest.mark.parametrize("treatment", ["plain", "global", "absent"])
+def test_special_tokens(nested, treatment):
+    rows = rows_for(nested, bos=treatment, eos=treatment, padding=treatment, global_weight=0.5)
+    special = [n for n, token in enumerate(nested.tokens) if token.kind in ("bos", "eos", "pad")]
+    assert len(special) == 77 - 10
+    assert rows.own_log_weights[0, special].eq(-math.inf).all() == (treatment == "absent")
+    assert rows.is_global[0, special].tolist() == [treatment == "global"] * 67
+    assert rows.is_global[0, 8]  # "and"
+
+
+def test_more_entities_than_bits(tokenizer):
+    text = " ".join(f"item{i}" for i in range(36))
+    prompt = align_tokens(Prompt.from_entities(text, [[f"item{i}"] for i in range(36)]), tokenizer, length=154)
+    with pytest.warns(UserWarning, match=r"36 entities.*first 32"):
+        rows = condition_rows([prompt], 154, ModulationConfig(**PLAIN), "cpu")
+    bits = [value & 0xFFFFFFFF for value in rows.entity_bits[0].tolist()]
+    assert {value for value in bits if value != 0xFFFFFFFF} == {1 << g for g in range(32)}
+
+
+def test_a_prompt_of_another_length_is_refused(nested):
+    with pytest.raises(ValueError, match=r"77 tokens.*154"):
+        condition_rows([nested], 154, ModulationConfig(), "cpu")
+
+
+def test_the_running_mean_starts_anew_with_every_run(nested):
+    """Equal embeddings for run after run: an average over steps must not leak into the next image."""
+    rows = rows_for(nested, balanced=True)
+    steps = torch.tensor([999.0]), torch.tensor([500.0]), torch.tensor([500.0]), torch.tensor([1.0])
+    seen = []
+    for run in range(2):
+        for t in steps:
+            starts = rows.starts_run(t)
+            assert bool(starts) == (t == 999)
+            seen.append((run, rows.mean_affinity.clone()))
+            rows.observe_affinity(torch.rand(1, 16, 3, generator=torch.Generator().manual_seed(int(t))))
+    assert all(torch.equal(first[1], second[1]) for first, second in zip(seen[:4], seen[4:], strict=True))
+    assert not torch.equal(seen[0][1], seen[1][1])
+
+
+def test_balancing_undoes_the_strength_of_an_entity(nested):
+    """An entity with ten times the affinity everywhere loses its lead when the mean has settled."""
+    rows = rows_for(nested, balanced=True)
+    raw = torch.tensor([1.0, 0.1, 0.1]).expand(1, 16, 3)
+    for _ in range(200):
+        rows.observe_affinity(raw / rows.mean_affinity[:, None])
+    assert (raw / rows.mean_affinity[:, None]).flatten(0, 1)[0].tolist() == pytest.approx([1, 1, 1], rel=1e-3)

@@ -1,0 +1,68 @@
+import json
+
+import pytest
+
+from attnmod import Curve, ModulationConfig
+from attnmod.sampler.config import PRESETS
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_survive_json(preset, tmp_path):
+    config = ModulationConfig.preset(preset)
+    assert ModulationConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    config.save(tmp_path / "config.json")
+    assert ModulationConfig.load(tmp_path / "config.json") == config
+    assert hash(config) == hash(ModulationConfig.preset(preset))
+
+
+def test_presets_are_the_mechanisms_one_by_one():
+    flags = {name: ModulationConfig.preset(name) for name in PRESETS}
+    assert {name: (c.modulates_self_attention, c.modulates_cross_attention) for name, c in flags.items()} == {
+        "default": (True, True),
+        "neutral": (False, False),
+        "temperature": (True, False),
+        "mask": (False, True),
+        "reweighting": (False, True),
+    }
+    assert [name for name, config in flags.items() if config.is_neutral] == ["neutral"]
+
+
+def test_absent_tokens_are_a_modulation():
+    neutral = ModulationConfig.preset("neutral").to_dict()
+    assert not ModulationConfig.from_dict({**neutral, "padding": "absent"}).is_neutral
+
+
+def test_numbers_become_constant_curves():
+    assert ModulationConfig(temperature=0.5).temperature == Curve("constant", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "named"),
+    [
+        ({"temprature": 1}, ValueError, "temprature"),
+        ({"temperature": 0}, ValueError, "temperature"),
+        ({"temperature": {"kind": "linear", "start": 1, "end": 0}}, ValueError, "temperature"),
+        ({"temperature": {"kind": "linear", "start": 1, "end": -1}}, ValueError, "temperature.*end"),
+        ({"temperature": "hot"}, TypeError, "temperature"),
+        ({"hidden_weight": 1.5}, ValueError, "hidden_weight"),
+        ({"global_weight": {"kind": "linear", "start": 1, "end": -0.5}}, ValueError, "global_weight.*end"),
+        ({"vote": "max"}, ValueError, "vote.*max"),
+        ({"bos": "gone"}, ValueError, "bos"),
+        ({"backend": "cuda"}, ValueError, "backend"),
+        ({"temperature_rows": "some"}, ValueError, "temperature_rows"),
+        ({"balanced": 1}, TypeError, "balanced"),
+        ({"balanced": True, "share_heads": False}, ValueError, "share_heads"),
+        ({"self_attention_layers": "mid*"}, TypeError, "self_attention_layers"),
+    ],
+)
+def test_bad_values_are_refused_by_name(values, error, named):
+    with pytest.raises(error, match=named):
+        ModulationConfig.from_dict(values)
+
+
+def test_a_file_that_is_no_configuration(tmp_path):
+    path = tmp_path / "config.json"
+    for text in ("{", "[1]", '{"vote": "max"}'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"config\.json"):
+            ModulationConfig.load(path)
