@@ -25,9 +25,10 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _make_parser().parse_args(arguments)
-    warnings.showwarning = lambda message, *_args, **_kwargs: print(f"attnmod: warning: {message}", file=sys.stderr)
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            options.run(options)
     except KeyboardInterrupt:
         print("attnmod: interrupted", file=sys.stderr)
         return 130
@@ -40,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"attnmod {options.command}: error: {text}", file=sys.stderr)
         return 2
     return 0
+
+
+def _show_warning(message, category, *_args, **_kwargs) -> None:
+    if issubclass(category, UserWarning):  # deprecations are for developers
+        print(f"attnmod: warning: {message}", file=sys.stderr)
 
 
 def _make_parser() -> _Parser:
@@ -168,10 +174,12 @@ def _quiet_libraries() -> None:
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for library in ("transformers", "diffusers"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # what fails is raised as well
+    import diffusers
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.disable_progress_bar()
 
 
 # -- parse

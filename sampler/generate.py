@@ -171,7 +171,7 @@ def load_pipeline(settings: Settings):
 def _load_model(model: str, dtype):
     from diffusers import StableDiffusionXLPipeline
 
-    options: dict[str, Any] = {"torch_dtype": dtype, "use_safetensors": True, "add_watermarker": False}
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "add_watermarker": False}
     if Path(model).is_dir():
         options["variant"] = _check_model_folder(Path(model))
         options["local_files_only"] = True
@@ -260,6 +260,8 @@ def read_record(path: Path) -> Settings:
         FileNotFoundError: no such file.
         ValueError: not a record of this version.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no record {path}")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -151,8 +151,15 @@ def _with_legend(image: Image.Image, lines: Sequence[tuple[int, str]]) -> Image.
     for i, (entity, text) in enumerate(lines):
         top = image.height + size // 2 + i * row
         draw.rectangle((size // 2, top, size // 2 + size, top + size), fill=entity_colour(entity))
-        room = image.width - 2 * size - size // 2
-        while draw.textlength(text, font=font) > room and len(text) > 4:
-            text = text[:-2].rstrip("…") + "…"
+        text = _fitted(draw, font, text, image.width - 2 * size - size // 2)
         draw.text((2 * size, top), text, fill="black", font=font, anchor="la")
     return canvas
+
+
+def _fitted(draw: ImageDraw.ImageDraw, font, text: str, room: int) -> str:
+    """The text, or as much of its beginning as there is room for (a prompt may be one word of 10,000 letters)."""
+    shortened = text = text[: room + 1]  # no letter is narrower than a pixel
+    while draw.textlength(shortened, font=font) > room and text:
+        text = text[:-1]
+        shortened = f"{text}…"
+    return shortened
