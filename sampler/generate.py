@@ -101,7 +101,7 @@ class Generated:
     owners: list[list[int]] | None
 
 
-def generate(settings: Settings, pipe=None) -> Generated:
+def generate(settings: Settings, pipe: Any = None) -> Generated:
     """Make the image.
 
     Args:
@@ -118,7 +118,7 @@ def generate(settings: Settings, pipe=None) -> Generated:
 
     if pipe is None:
         pipe = load_pipeline(settings)
-    call = dict(
+    call: dict[str, Any] = dict(
         prompt=settings.prompt,
         negative_prompt=settings.negative_prompt,
         num_inference_steps=settings.steps,
@@ -138,7 +138,7 @@ def generate(settings: Settings, pipe=None) -> Generated:
     return Generated(image, draw_entity_map(image, owners, prompt), prompt, owners.tolist())
 
 
-def load_pipeline(settings: Settings):
+def load_pipeline(settings: Settings) -> Any:
     """The pipeline that the settings name, on its device.
 
     Only safetensors are read.
@@ -168,7 +168,7 @@ def load_pipeline(settings: Settings):
     return pipe.to(device=device, dtype=getattr(torch, dtype))
 
 
-def _load_model(model: str, dtype):
+def _load_model(model: str, dtype) -> Any:
     from diffusers import StableDiffusionXLPipeline
 
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "add_watermarker": False}

@@ -62,9 +62,7 @@ def modulate(
     if not isinstance(getattr(pipe, "unet", None), torch.nn.Module) or not callable(
         getattr(pipe, "encode_prompt", None)
     ):
-        raise TypeError(
-            f"modulate needs a diffusers pipeline with a UNet and encode_prompt, not {type(pipe).__name__}"
-        )
+        raise TypeError(f"modulate needs a diffusers pipeline with a UNet and encode_prompt, not {type(pipe).__name__}")
     config = _as_config(config)
     handle = current_handle(pipe)
     if handle is not None:
@@ -129,7 +127,9 @@ class ModulationHandle:
         # Of the class: a wrapper that is there already may show no more than (*args, **kwargs).
         self._parameters = inspect.signature(getattr(type(self.pipe), "encode_prompt", self._encode_prompt))
         # From here on nothing can fail.
-        self._hook = self._unet.register_forward_pre_hook(self._before_unet, with_kwargs=True)
+        # Not compiled: as a frame of its own it would be traced anew at every step.
+        before_unet: Any = torch.compiler.disable(self._before_unet)
+        self._hook = self._unet.register_forward_pre_hook(before_unet, with_kwargs=True)
         for layer, processor in self._processors.items():
             layer.processor = processor
         self.pipe.encode_prompt = self._encode_and_remember
@@ -246,15 +246,14 @@ class ModulationHandle:
         if not self._attached or self.config.is_neutral:
             return result
         embeddings, negative = result[0], result[1]
-        given = self._parameters.bind(self.pipe, *args, **kwargs)
-        given.apply_defaults()
+        given = self._parameters.bind(self.pipe, *args, **kwargs).arguments
         # Negative rows first: where both texts are the same, the row counts as a prompt.
-        if negative is not None and given.arguments["negative_prompt_embeds"] is None:
-            for row in negative[:: given.arguments["num_images_per_prompt"]]:
+        if negative is not None and given.get("negative_prompt_embeds") is None:
+            for row in negative[:: given.get("num_images_per_prompt", 1)]:
                 self._book.remember(row, None)
-        if given.arguments["prompt"] is not None and given.arguments["prompt_embeds"] is None:
-            texts = _as_list(given.arguments["prompt"])
-            if _as_list(given.arguments.get("prompt_2") or texts) != texts:
+        if given.get("prompt") is not None and given.get("prompt_embeds") is None:
+            texts = _as_list(given["prompt"])
+            if _as_list(given.get("prompt_2") or texts) != texts:
                 self._warn_once(
                     "prompt_2 differs from prompt: the entities and token positions are taken from prompt alone"
                 )
@@ -265,9 +264,8 @@ class ModulationHandle:
 
     # -- one UNet call
 
-    @torch.compiler.disable
     def _before_unet(self, unet: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        """Forward pre-hook. Not compiled: as a frame of its own it would be traced anew at every step."""
+        """Forward pre-hook of the UNet."""
         if not self._processors:
             return
         named = dict(zip(("sample", "timestep", "encoder_hidden_states"), args, strict=False)) | kwargs

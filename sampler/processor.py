@@ -5,8 +5,10 @@ the layer computes exactly what it did before. Both can be made without argument
 processors anew by class when an IP-Adapter is loaded; such a processor has no state and stays plain.
 """
 
+from typing import Any
+
 import torch
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.attention_processor import AttnProcessor2_0
 
 import attnmod.kernels.ops  # noqa: F401  registers torch.ops.attnmod
 from attnmod.sampler.state import ModulationState
@@ -25,7 +27,7 @@ class _ModulatedProcessor:
         return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
 
     @staticmethod
-    def project_out(attn: Attention, out: torch.Tensor) -> torch.Tensor:
+    def project_out(attn: Any, out: torch.Tensor) -> torch.Tensor:
         """[B, H, M, D] -> [B, M, C], through the layer's output projection and dropout."""
         merged = out.transpose(1, 2).flatten(2)  # a view: the ops lay memory out as [B, M, H, D]
         return attn.to_out[1](attn.to_out[0](merged))
@@ -36,7 +38,7 @@ class SelfAttentionProcessor(_ModulatedProcessor):
 
     def __call__(
         self,
-        attn: Attention,
+        attn: Any,  # diffusers' Attention, whose typed layers may all be None
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -61,7 +63,7 @@ class CrossAttentionProcessor(_ModulatedProcessor):
 
     def __call__(
         self,
-        attn: Attention,
+        attn: Any,  # diffusers' Attention, whose typed layers may all be None
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -93,6 +95,6 @@ class CrossAttentionProcessor(_ModulatedProcessor):
         )
         if config.balanced:
             rows.observe_affinity(votes[-1])
-        if state.collect_maps:
+        if state.ownership is not None:
             state.ownership.add(votes[0])
         return self.project_out(attn, out)

@@ -58,7 +58,7 @@ class ModulationState:
         self.rows = seen.rows
         if seen.ownership is not None:
             self.ownership = seen.ownership
-            self.ownership.fit(tuple(sample.shape[-2:]))
+            self.ownership.fit((sample.shape[-2], sample.shape[-1]))
         self.self_attention_active = seen.rows.modulates_self_attention
         self.cross_attention_active = seen.rows.modulates_cross_attention
         if self.self_attention_active or self.cross_attention_active:
@@ -71,13 +71,13 @@ class ModulationState:
     def _set_progress(self, seen: "_Seen", timestep: torch.Tensor | float | int) -> None:
         rows = seen.rows
         self._table = self._table.to(rows.temperature.device)  # a copy at the first call only
-        timestep = torch.as_tensor(timestep, device=self._table.device).to(torch.float32).expand_as(rows.temperature)
-        starts = rows.starts_run(timestep)
+        now = torch.as_tensor(timestep, device=self._table.device).to(torch.float32).expand_as(rows.temperature)
+        starts = rows.starts_run(now)
         if seen.ownership is not None:
             seen.ownership.restart(starts)
 
         last = self._table.shape[0] - 1
-        position = timestep.clamp(0, last)
+        position = now.clamp(0, last)
         below = position.floor().long()
         values = torch.lerp(self._table[below], self._table[(below + 1).clamp_max(last)], (position - below)[:, None])
         temperature, hidden_weight, global_weight, detail_weight = values.unbind(dim=1)  # [R] each

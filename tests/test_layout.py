@@ -109,7 +109,10 @@ assert kinds == ["bos", "entity", "entity", "entity", "eos", "pad", "pad", "pad"
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import attnmod; dir(attnmod); attnmod.__version__", {"torch", "spacy", "diffusers", "transformers", "triton"}),
+        (
+            "import attnmod; dir(attnmod); attnmod.__version__",
+            {"torch", "spacy", "diffusers", "transformers", "triton"},
+        ),
         ("import attnmod.kernels.ops", {"spacy", "diffusers", "transformers", "triton"}),
         ("from attnmod import self_attention, cross_attention", {"spacy", "diffusers", "transformers"}),
         (HAND_BUILT, {"torch", "spacy", "diffusers", "transformers"}),

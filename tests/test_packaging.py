@@ -47,7 +47,16 @@ def environment(wheel, tmp_path_factory):
     home = tmp_path_factory.mktemp("venv")
     venv.create(home, with_pip=False, symlinks=True)
     site = next(home.glob("lib/python*/site-packages"))
-    install = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--target"]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+    ]
     subprocess.run([*install, site, wheel], check=True, capture_output=True)
     installed = distribution("kernels")
     for file in installed.files or ():
@@ -60,7 +69,10 @@ def environment(wheel, tmp_path_factory):
 
 def test_what_the_wheel_holds(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names} == {"attnmod", next(n for n in names if "dist-info" in n).split("/")[0]}
+    assert {name.split("/")[0] for name in names} == {
+        "attnmod",
+        next(n for n in names if "dist-info" in n).split("/")[0],
+    }
     for name in ("py.typed", "kernels/ops.py", "parser/prompt.py", "sampler/data/clip_bpe/vocab.json"):
         assert f"attnmod/{name}" in names
     assert not [name for name in names if name.endswith(("kernels/__init__.py", "parser/__init__.py"))]
@@ -90,6 +102,6 @@ def test_from_the_root_of_the_checkout_too(environment):
 
 
 def test_the_command_is_installed(environment, tmp_path):
-    python, site = environment
+    python, _ = environment
     run = subprocess.run([python, "-m", "attnmod", "--version"], cwd=tmp_path, capture_output=True, text=True)
     assert (run.returncode, run.stdout.split()[0]) == (0, "attnmod")

@@ -47,7 +47,7 @@ def attnmod(*arguments, expect=0):
 def error_of(capsys, *arguments):
     """The one line that a failing command prints, after the progress bar if it came so far."""
     attnmod(*arguments, expect=2)
-    lines = [line for line in capsys.readouterr().err.splitlines() if line and "/s]" not in line and "?it" not in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line and "%|" not in line]
     assert len(lines) == 1, lines
     return lines[0]
 
@@ -207,7 +207,9 @@ def test_unknown_settings_in_a_config(here, capsys):
     assert "temprature" in error_of(capsys, "generate", PROMPT, "--config", "c.json")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 0}', '{"format": 1, "settings": {"prompt": "x", "colour": 1}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"format": 0}', '{"format": 1, "settings": {"prompt": "x", "colour": 1}}']
+)
 def test_a_broken_record(here, capsys, text):
     (here / "r.json").write_text(text)
     assert "r.json" in error_of(capsys, "generate", "--from", "r.json")

@@ -121,7 +121,8 @@ def test_any_width_and_height(handwired, height, width):
 def test_a_nested_entity_is_seen_by_its_parent_too(handwired):
     """Patches that want blue belong to the child and see blue alone; the parent's see both colours."""
     prompt = Prompt.from_entities(
-        "a red robot with a blue hat and a green cone", [["a red robot with a blue hat"], ["a blue hat"], ["a green cone"]]
+        "a red robot with a blue hat and a green cone",
+        [["a red robot with a blue hat"], ["a blue hat"], ["a green cone"]],
     )
     assert [entity.parent for entity in prompt.entities] == [None, 0, None]
     wishes = [["red"] * 3 + ["blue"] * 3 + ["green"] * 2] * 8
@@ -136,9 +137,7 @@ def test_a_nested_entity_is_seen_by_its_parent_too(handwired):
 
 @pytest.mark.parametrize("hidden", [0.25, 1.0])
 def test_a_soft_mask_lets_the_rest_through(handwired, hidden):
-    config = ModulationConfig(
-        temperature=1, hidden_weight=hidden, global_weight=1.0, detail_weight=1.0, balanced=False
-    )
+    config = ModulationConfig(temperature=1, hidden_weight=hidden, global_weight=1.0, detail_weight=1.0, balanced=False)
     with modulate(handwired, config):
         picture = run(handwired, PROMPT)[0]
     own, other = (STRENGTH * torch.tensor(COLOURS[name]) for name in ("red", "blue"))
@@ -176,7 +175,9 @@ def test_a_token_weight_counts_in_the_softmax(handwired):
     prompt = align_tokens(prompt, handwired.tokenizer)
     tokens = [dataclasses.replace(token, weight=3.0 if token.text == "blue" else 1.0) for token in prompt.tokens]
     prompt = dataclasses.replace(prompt, tokens=tuple(tokens))
-    with modulate(handwired, ModulationConfig(temperature=1, hidden_weight=1, global_weight=1, detail_weight=2)) as handle:
+    with modulate(
+        handwired, ModulationConfig(temperature=1, hidden_weight=1, global_weight=1, detail_weight=2)
+    ) as handle:
         handle.set_prompt(prompt)
         picture = run(handwired, prompt.text)[0]
     red = stock_mixture("red", ["red", "blue"])[0] / STRENGTH
@@ -187,7 +188,9 @@ def test_a_token_weight_counts_in_the_softmax(handwired):
 def test_a_detail_weight_shifts_from_the_scene_to_the_details(handwired):
     """Red is a global word here, blue a detail of weight 4."""
     prompt = Prompt.from_entities("red light on a blue sphere", [["a blue sphere"]])
-    with modulate(handwired, ModulationConfig(temperature=1, hidden_weight=1, global_weight=1, detail_weight=4)) as handle:
+    with modulate(
+        handwired, ModulationConfig(temperature=1, hidden_weight=1, global_weight=1, detail_weight=4)
+    ) as handle:
         handle.set_prompt(prompt)
         picture = run(handwired, prompt.text)[0]
     red = stock_mixture("red", ["red", "blue"])[0] / STRENGTH

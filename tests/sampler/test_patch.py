@@ -127,9 +127,7 @@ class SpelledOut:
 
 @pytest.mark.parametrize(("rows", "first"), [("conditional", 1), ("all", 0)])
 def test_temperature_reaches_the_rows_it_is_meant_for(untrained, rows, first):
-    config = ModulationConfig(
-        temperature=0.4, temperature_rows=rows, hidden_weight=1, global_weight=1, detail_weight=1
-    )
+    config = ModulationConfig(temperature=0.4, temperature_rows=rows, hidden_weight=1, global_weight=1, detail_weight=1)
     with modulate(untrained, config):
         modulated = picture(untrained)
     layers = find_layers(untrained.unet)["self"].values()

@@ -135,7 +135,13 @@ def test_embeddings_changed_in_place_are_no_longer_this_prompt(handwired):
         return {}
 
     with modulate(handwired, MASK), pytest.warns(UserWarning, match="did not come from this pipeline"):
-        run(handwired, PROMPT, steps=2, callback_on_step_end=change, callback_on_step_end_tensor_inputs=["prompt_embeds"])
+        run(
+            handwired,
+            PROMPT,
+            steps=2,
+            callback_on_step_end=change,
+            callback_on_step_end_tensor_inputs=["prompt_embeds"],
+        )
 
 
 def test_prompt_2_that_differs_is_told_of(handwired):
