@@ -1,0 +1,85 @@
+"""The text as spaCy should see it: the same length, so that every character keeps its offset.
+
+Prompts carry things that are no language: weight syntax, LoRA tags, emoji, line breaks, capitals. Each such
+character is replaced by a blank (or a comma, where it separates), never removed.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+# a text longer than this is cut for the parse: spaCy's time and memory grow with it, text encoders read 77 tokens
+MAX_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What to parse, and what the user should know about it."""
+
+    readable: str
+    warnings: tuple[str, ...] = ()
+
+
+_NETWORK = re.compile(r"<(?:lora|lyco|hypernet|lbw):[^<>]*>", re.IGNORECASE)
+_WEIGHT = re.compile(r":\s*-?\d+(?:\.\d*)?(?=\s*[)\]])")
+_PLUSES = re.compile(r"(?<=[\w)])(?:\+{1,}|-{2,})(?=[\s,.)]|$)")
+_BREAK = re.compile(r"\bBREAK\b")
+# no language, and spaCy's tokenizer takes seconds for thousands of signs without a blank
+_RUBBLE = re.compile(r"[^\w\s]{9,}")
+_NESTED = re.compile(r"\({2,}|\[[^\[\]]*\]|\{[^{}]*\}")
+
+
+def clean(text: str, *, english: bool = True) -> Cleaned:
+    """Blank out what is not language.
+
+    >>> clean("a (red hat:1.3)++").readable
+    'a  red hat       '
+    """
+    warnings = []
+    if len(text) > MAX_CHARACTERS:
+        warnings.append(f"only the first {MAX_CHARACTERS} of the prompt's {len(text)} characters were parsed")
+        text = text[:MAX_CHARACTERS]
+    if english and _is_another_script(text):
+        warnings.append("the parser reads English: no entities were looked for in another script; give them by hand")
+        return Cleaned("", tuple(warnings))
+    readable = _without_syntax(text)
+    if readable != text:
+        warnings.append(
+            "weight syntax is not interpreted: its characters stay in the text that is encoded, as global tokens"
+        )
+    readable = _RUBBLE.sub(lambda match: " " * len(match[0]), "".join(map(_plain, readable)))
+    readable = re.sub(r"(?<![\s,.;:!?])\n", ",", readable).replace("\n", " ").replace("\r", " ").replace("\t", " ")
+    return Cleaned(_lowered(readable), tuple(warnings))
+
+
+def _without_syntax(text: str) -> str:
+    """Weights, brackets, BREAK and LoRA tags as blanks. Plain parentheses stay: people write asides in them."""
+    weighted = bool(_WEIGHT.search(text) or _NESTED.search(text) or _PLUSES.search(text))
+    for pattern in (_NETWORK, _WEIGHT, _PLUSES):
+        text = pattern.sub(lambda match: " " * len(match[0]), text)
+    text = _BREAK.sub("  .  ", text)
+    return re.sub(r"[()\[\]{}]", " ", text) if weighted else text
+
+
+def _plain(character: str) -> str:
+    """A blank for emoji, control and private characters and lone surrogates; spaCy cannot even hash the latter."""
+    if character.isascii():
+        return character if character.isprintable() or character in "\n\r\t" else " "
+    category = unicodedata.category(character)
+    return " " if category in ("So", "Sk", "Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs", "Mn", "Me") else character
+
+
+def _is_another_script(text: str) -> bool:
+    """Whether most letters are not Latin."""
+    letters = [character for character in text if character.isalpha()]
+    latin = sum(character < "\u0250" or "\u1e00" <= character < "\u1f00" for character in letters)
+    return latin * 2 < len(letters)
+
+
+def _lowered(text: str) -> str:
+    """Capitals make a tagger see names everywhere: "A RED CAR" and "A Red Car" are read in lower case."""
+    words = [word for word in re.findall(r"[^\W\d_]+", text) if len(word) > 2]
+    capitals = sum(word[0].isupper() for word in words)
+    if len(words) < 2 or capitals * 4 < len(words) * 3:
+        return text
+    return "".join(low if len(low := character.lower()) == 1 else character for character in text)

@@ -1,0 +1,306 @@
+"""The second part of the grammar: which thing is worn, held or owned by which.
+
+Each rule is one function; its name lands in the JSON. A nesting rule looks at one noun phrase and at the words
+between it and the one before, decides, and says whether it did. The examples are doctests, in the short notation of
+`outline`: "hat x1: red < girl" is a hat with the parent girl.
+"""
+
+from collections.abc import Callable, Iterable
+
+from attnmod.parser.chunks import Chunk, is_linking
+from attnmod.parser.lexicon import (
+    ANIMATE,
+    ARTICLES,
+    BODY_PARTS,
+    CLOTHING,
+    FILLED_WITH,
+    HAVING,
+    HOLDING,
+    MADE_OF,
+    MATERIALS,
+    PARTS,
+    RELATING,
+    WEARING,
+    singular,
+)
+from attnmod.parser.reading import Reading
+
+# no sentence nests deeper, and a span holds its children's, so that "leg of leg of leg of ..." would grow squarely
+MAX_NESTING = 6
+
+LIST_MARKS = frozenset((",", "and", "or", "&", "plus", ";"))
+_JOINERS = LIST_MARKS | {"matching", "also", "then"}
+
+
+def is_animate(reading: Reading, chunk: Chunk) -> bool:
+    return singular(reading.head(chunk)) in ANIMATE
+
+
+def nest(reading: Reading) -> None:
+    """Give each entity its parent, by the first rule that applies; most have none."""
+    things = [chunk for chunk in reading.chunks if chunk.role == "entity"]
+    for place, chunk in enumerate(things):
+        if chunk.negated or chunk.parent is not None or place == 0:
+            continue
+        if reading.stop_between(things[place - 1].stop, chunk.first):
+            continue
+        before = reading.chunk_before(chunk.first)
+        for rule in NESTING:
+            if before is not None and rule(reading, before, chunk):
+                if chunk.rule == "noun_phrase":
+                    chunk.rule = rule.__name__
+                break
+
+
+def _adopt(reading: Reading, parent: Chunk, child: Chunk, linked: Iterable[int]) -> bool:
+    """Nest; the words that tie the two belong to the parent."""
+    above = parent.chain()
+    if parent is child or parent.negated or parent.role != "entity" or child in above:
+        return False
+    if len(above) + child.height > MAX_NESTING:
+        return False
+    child.parent = parent
+    for distance, chunk in enumerate(above, start=1):
+        chunk.height = max(chunk.height, child.height + distance)
+    reading.linked.update(linked)
+    return True
+
+
+def possessive(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
+    """The owner's part.
+
+    >>> outline("a dog's red collar")
+    'dog x1; collar x1: red < dog'
+    """
+    if reading.gap(before, chunk) not in (["'s"], ["\u2019s"], ["'"], ["\u2019"]):
+        return False
+    return _adopt(reading, before, chunk, range(before.stop, chunk.first))
+
+
+def of_part(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
+    """Parts belong to what follows "of"; contents belong to what stands before it.
+
+    >>> outline("the brown bark of an old oak")
+    'oak x1: old; bark x1: brown < oak'
+    >>> outline("a glass of red wine")
+    'glass x1; wine: red < glass'
+    """
+    if reading.gap(before, chunk) != ["of"]:
+        return False
+    if singular(reading.head(before)) in PARTS and before.role == "entity":
+        above, before.parent = before.parent, None
+        if not _adopt(reading, chunk, before, [before.stop]):
+            before.parent = above
+            return False
+        chunk.parent = above
+        before.rule = "of_part" if before.rule == "noun_phrase" else before.rule
+        return True
+    return _adopt(reading, before, chunk, [before.stop])
+
+
+def worn(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
+    """Clothes belong to who wears them.
+
+    >>> outline("a girl with blue eyes wearing a red hat")
+    'girl x1; eyes: blue < girl; hat x1: red < girl'
+    """
+    return _by_verb(reading, before, chunk, WEARING, {"in", "with", "up"})
+
+
+def held(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
+    """What is held or carried belongs to who does.
+
+    >>> outline("A woman in a white shirt and jeans holds a pink umbrella")
+    'woman x1; shirt x1: white < woman; jeans < woman; umbrella x1: pink < woman'
+    """
+    return _by_verb(reading, before, chunk, HOLDING, {"up", "on", "onto"})
+
+
+def has(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
+    """What a thing has or features is a part of it.
+
+    >>> outline("An old building has stone arches and wooden doors")
+    'building x1: old; arches: stone < building; doors: wooden < building'
+    """
+    return _by_verb(reading, before, chunk, HAVING, set())
+
+
+def _by_verb(reading: Reading, before: Chunk, chunk: Chunk, verbs: frozenset[str], particles: set[str]) -> bool:
+    """Whether one of these verbs stands right before the phrase, and whose verb it is."""
+    verb = chunk.first - 1
+    while verb >= before.stop and reading.word(verb) in particles:
+        verb -= 1
+    if verb < before.stop or reading.word(verb) not in verbs:
+        return False
+    owner = _subject(reading, before, verb)
+    first = verb
+    while first > before.stop and reading.pos(first - 1) in ("be", "adverb", "relative", "conjunction", "comma"):
+        first -= 1
+    return owner is not None and _adopt(reading, owner, chunk, range(first, chunk.first))
+
+
+def _subject(reading: Reading, before: Chunk, verb: int) -> Chunk | None:
+    """Who wears, holds or has: the model's subject of a full verb, else the nearest one who can."""
+    if reading.pos(verb - 1) != "relative":
+        said = reading.words[verb].subject
+        chunk = reading.chunk_at(said) if said is not None and said < verb else None
+        if chunk is not None and chunk.role == "entity" and not chunk.negated:
+            return chunk
+    chain = [chunk for chunk in before.chain() if chunk.role == "entity"]
+    able = [chunk for chunk in chain if is_animate(reading, chunk)]
+    if reading.word(verb) in HAVING and chain:
+        return chain[-1]
+    if not able:
+        earlier = [chunk for chunk in reading.chunks if chunk.stop <= before.first and chunk.role == "entity"]
+        able = [chunk for chunk in reversed(earlier) if is_animate(reading, chunk) and not chunk.negated]
+        able = [chunk for chunk in able if not reading.stop_between(chunk.stop, verb)]
+    return (able or chain[-1:] or [None])[0]
+
+
+def worn_in(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
+    """ "in" and a piece of clothing: worn.
+
+    >>> outline("a man in a gray jacket")
+    'man x1; jacket x1: gray < man'
+    """
+    if (
+        reading.gap(before, chunk) != ["in"]
+        or singular(reading.head(chunk)) not in CLOTHING | {reading.head(chunk)} & CLOTHING
+    ):
+        return False
+    owner = next((other for other in before.chain() if is_animate(reading, other)), before.root())
+    return _adopt(reading, owner, chunk, [before.stop])
+
+
+def with_part(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
+    """ "with" right after a thing names a part of it; a person or an animal is company, not a part.
+
+    >>> outline("a table with a lamp")
+    'table x1; lamp x1 < table'
+    >>> outline("a boy with a dog")
+    'boy x1; dog x1; [relation: with]'
+    """
+    gap = reading.gap(before, chunk)
+    if gap != ["with"] or is_animate(reading, chunk):
+        return False
+    owner = before
+    if singular(reading.head(chunk)) in BODY_PARTS | CLOTHING:
+        owner = next((other for other in before.chain() if is_animate(reading, other)), before)
+    return _adopt(reading, owner, chunk, [before.stop])
+
+
+def made_of(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
+    """What a thing is made of, covered in or full of: an attribute if it is bare stuff, else a part.
+
+    Stuff has no place in the picture of its own: "a box made of felt" is one region.
+
+    >>> outline("a yellow box made of felt")
+    'box x1: yellow, made, felt'
+    >>> outline("a bowl filled with ripe red strawberries")
+    'bowl x1: filled; strawberries: ripe, red < bowl'
+    """
+    gap = reading.gap(before, chunk)
+    while gap and (gap[0] in ("that", "which", ",") or reading.words[chunk.first - len(gap)].pos in ("be", "adverb")):
+        gap = gap[1:]
+    participle = chunk.first - len(gap)
+    made = len(gap) >= 2 and gap[0] in MADE_OF and gap[-1] in ("of", "from", "with", "in")
+    filled = len(gap) == 2 and gap[0] in FILLED_WITH and gap[1] in ("of", "with", "in", "by")
+    if (not made and not filled) or before.role != "entity" or before.negated:
+        return False
+    if _is_stuff(reading, chunk):
+        before.extras += [(participle, participle + 1), (chunk.first, chunk.stop)]
+        reading.linked.update(range(before.stop, chunk.first))
+        chunk.role, chunk.rule, chunk.parent = "attribute", "made_of", before
+        return True
+    before.extras.append((participle, participle + 1))
+    return _adopt(reading, before, chunk, range(before.stop, chunk.first))
+
+
+def _is_stuff(reading: Reading, chunk: Chunk) -> bool:
+    bare = chunk.opener not in ARTICLES and not reading.words[chunk.head].plural
+    return bare and reading.head(chunk) in MATERIALS
+
+
+def conjunct(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
+    """The next item of a list belongs where the item before it does.
+
+    A person or animal after a thing begins anew ("a girl with a hat and a boy"), and so does an article
+    after a bare noun ("a glass of wine and a plate").
+
+    >>> outline("A man wearing a blue shirt and red pants and a boy with a kite")
+    'man x1; shirt x1: blue < man; pants: red < man; boy x1; kite x1 < boy'
+    >>> outline("a person wearing a shirt that is blue and a hat")
+    'person x1; shirt x1: blue < person; hat x1 < person'
+    """
+    first = before.stop
+    if reading.pos(first) == "relative" and is_linking(reading.words[first + 1]):
+        first = complement_end(reading, first + 2) or first  # "a shirt that is blue and a hat"
+    gap = [reading.word(place) for place in range(first, chunk.first)]
+    if not gap or not set(gap) <= _JOINERS or before.parent is None:
+        return False
+    parent = before.parent
+    if before.role == "attribute":  # "made of gold and silver"
+        if not _is_stuff(reading, chunk):
+            return False
+        parent.extras.append((chunk.first, chunk.stop))
+        reading.linked.update(range(before.stop, chunk.first))
+        chunk.role, chunk.rule, chunk.parent = "attribute", "made_of", parent
+        return True
+    if is_animate(reading, chunk) and not is_animate(reading, before):
+        return False
+    fresh = chunk.opener != ""
+    if fresh and before.rule in ("of_part", "possessive", "ellipsis"):
+        return False
+    if fresh and not before.opener and reading.word(chunk.stop) in WEARING | HOLDING:
+        return False
+    if gap == [","] and (fresh or before.opener) and not _list_goes_on(reading, chunk):
+        return False
+    return _adopt(reading, parent, chunk, range(before.stop, chunk.first))
+
+
+def complement_end(reading: Reading, first: int) -> int | None:
+    """Where the adjectives of a predicate end; None if there are none or a noun follows them."""
+    place, seen = first, None
+    while reading.chunk_at(place) is None:
+        pos = reading.pos(place)
+        if reading.word(place) in RELATING and reading.word(place + 1) in ("to", "by"):
+            break  # "is next to"
+        if pos == "adjective" or (reading.words[place].participle if place < len(reading.words) else False):
+            if pos == "verb" and reading.pos(place + 1) not in ("adjective", "conjunction", "stop", "comma"):
+                break  # "is parked near", "is holding a cup"
+            seen = place + 1 if pos == "adjective" or reading.words[place].lower.endswith("ed") else seen
+        elif pos in ("conjunction", "comma") and reading.pos(place + 1) in ("adjective", "adverb"):
+            pass  # "black and white"
+        elif pos != "adverb":
+            break
+        place += 1
+    return seen
+
+
+def _list_goes_on(reading: Reading, chunk: Chunk) -> bool:
+    """Whether "and" and a last item follow, with nothing but list items between."""
+    place = chunk.stop
+    while place < len(reading.words):
+        if reading.word(place) in ("and", "or", "&"):
+            return True
+        following = reading.chunk_from(place)
+        if following is not None:
+            place = following.stop
+        elif reading.word(place) == ",":
+            place += 1
+        else:
+            return False
+    return False
+
+
+NESTING: tuple[Callable[[Reading, Chunk, Chunk], bool], ...] = (
+    possessive,
+    of_part,
+    worn,
+    held,
+    has,
+    worn_in,
+    with_part,
+    made_of,
+    conjunct,
+)

@@ -1,0 +1,104 @@
+"""The third part of the grammar: what is said of a thing behind its noun, by a verb or by an adjective.
+
+The examples are doctests, in the short notation of `outline`.
+"""
+
+from attnmod.parser.chunks import Chunk, is_linking
+from attnmod.parser.lexicon import COLOURS, PAINTED, POSTNOMINAL, STATE_VERBS
+from attnmod.parser.links import LIST_MARKS, complement_end, is_animate
+from attnmod.parser.reading import Reading
+
+
+def predicate(reading: Reading) -> None:
+    """What "is" says of a thing is its attribute; of several joined by "and", of each.
+
+    >>> outline("The car is red and the bench is very dark green.")
+    'car x1: red; bench x1: very, dark, green'
+    >>> outline("a dog that is brown next to a cat which is black and white")
+    'dog x1: brown; cat x1: black, white; [relation: next to]'
+    """
+    for place, word in enumerate(reading.words):
+        states = word.lower in STATE_VERBS and word.pos == "verb"
+        if not (is_linking(word) or states) or reading.chunk_at(place) is not None:
+            continue
+        stop = complement_end(reading, place + 1)
+        subject = _predicate_subject(reading, place)
+        if stop is None or subject is None or reading.word(place + 1) == "never":
+            continue
+        if states and not _ends_clause(reading, stop):
+            continue
+        relative = place - (reading.pos(place - 1) == "relative")
+        subject.extras.append((place + 1, stop))
+        reading.linked.update(range(relative, place + 1))
+        several = word.lower not in ("is", "was") and not word.lower.endswith("s")
+        for other in _joined_before(reading, subject) if several else ():
+            other.modifiers += _attributes(reading, place + 1, stop)
+
+
+def _ends_clause(reading: Reading, stop: int) -> bool:
+    return reading.pos(stop) in ("stop", "comma", "preposition", "conjunction")
+
+
+def _predicate_subject(reading: Reading, verb: int) -> Chunk | None:
+    """The thing a predicate speaks of: before "that is" the nearest, else the model's subject, else the nearest."""
+    nearest = reading.chunk_before(verb)
+    if nearest is not None and reading.stop_between(nearest.stop, verb):
+        nearest = None
+    if reading.pos(verb - 1) == "relative":
+        return nearest if nearest is not None and nearest.role == "entity" else None
+    said = reading.words[verb].subject
+    chunk = reading.chunk_at(said) if said is not None and said < verb else None
+    if said is not None and chunk is None and reading.pos(said) != "pronoun":
+        return None  # "the other is white"
+    if chunk is None and nearest is not None:
+        chunk = nearest if nearest.role == "entity" else None
+        chunk = chunk.root() if chunk is not None else None
+    if chunk is None or chunk.role != "entity" or chunk.negated:
+        return None
+    joined = nearest is not None and nearest.role == "entity" and chunk in _joined_before(reading, nearest)
+    return nearest if joined else chunk  # of "a car and a bench are red" the bench is next to the verb
+
+
+def _joined_before(reading: Reading, chunk: Chunk) -> list[Chunk]:
+    """The things joined to this one by "and" or a comma, before it."""
+    joined = []
+    before = reading.chunk_before(chunk.first)
+    while before is not None and before.role == "entity" and before.parent is chunk.parent:
+        gap = reading.gap(before, chunk)
+        if not gap or not set(gap) <= LIST_MARKS:
+            break
+        joined.append(before)
+        chunk, before = before, reading.chunk_before(before.first)
+    return joined
+
+
+def after_noun(reading: Reading) -> None:
+    """A few adjectives stand behind their noun, and so do "painted red" and "in red".
+
+    >>> outline("a zebra alone, a door painted red and a woman in blue")
+    'zebra x1: alone; door x1: painted, red; woman x1: blue'
+    """
+    for chunk in reading.chunks:
+        if chunk.role != "entity" or chunk.negated:
+            continue
+        place = chunk.stop
+        if reading.word(place) in PAINTED and reading.pos(place + 1) == "adjective":
+            chunk.extras.append((place, place + 2))
+        elif reading.word(place) == "in" and reading.word(place + 1) in COLOURS and is_animate(reading, chunk):
+            if reading.chunk_at(place + 1) is None and reading.pos(place + 1) == "adjective":
+                chunk.extras.append((place + 1, place + 2))
+                reading.linked.add(place)
+        elif reading.word(place) in POSTNOMINAL and reading.pos(place) in ("adjective", "adverb"):
+            chunk.extras.append((place, place + 1))
+
+
+def _attributes(reading: Reading, first: int, stop: int) -> list[int]:
+    """The modifier words of a stretch: no commas, no "and"."""
+    wanted = ("adjective", "adverb", "noun", "verb", "number")
+    return [place for place in range(first, stop) if reading.pos(place) in wanted]
+
+
+def attributes(reading: Reading, chunk: Chunk) -> list[int]:
+    """All attributes of an entity: before the noun, then from its extras, quoted text apart."""
+    extras = [place for first, stop in chunk.extras for place in _attributes(reading, first, stop)]
+    return list(dict.fromkeys([*chunk.modifiers, *extras]))

@@ -1,0 +1,80 @@
+"""The state that the grammar's rules work on: words, noun phrases, and what has been decided so far."""
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+from attnmod.parser.chunks import Chunk
+from attnmod.parser.words import Word
+
+
+@dataclass(slots=True)
+class Reading:
+    """A prompt while it is being read; all places are word indices.
+
+    Attributes:
+        words: the words.
+        chunks: the noun phrases, left to right; the rules give them roles and parents, merge and drop them.
+        phrases: global phrases found by a rule, as (first, stop, kind).
+        linked: words that tie an entity to its parent ("wearing", "with"): they belong to the parent.
+        warnings: sentences for the user.
+    """
+
+    words: list[Word]
+    chunks: list[Chunk]
+    phrases: list[tuple[int, int, str]] = field(default_factory=list)
+    linked: set[int] = field(default_factory=set)
+    warnings: list[str] = field(default_factory=list)
+
+    def word(self, place: int) -> str:
+        """The word in lower case; "" outside the text."""
+        return self.words[place].lower if 0 <= place < len(self.words) else ""
+
+    def pos(self, place: int) -> str:
+        """The word's part of speech; "stop" outside the text."""
+        return self.words[place].pos if 0 <= place < len(self.words) else "stop"
+
+    def head(self, chunk: Chunk) -> str:
+        return self.words[chunk.head].lower
+
+    def gap(self, left: Chunk, right: Chunk) -> list[str]:
+        """The words between two phrases, in lower case."""
+        return [word.lower for word in self.words[left.stop : right.first]]
+
+    def gap_words(self, first: int, stop: int) -> set[str]:
+        return {word.lower for word in self.words[first:stop]}
+
+    def chunk_at(self, place: int) -> Chunk | None:
+        """The phrase that this word is in. Phrases never overlap and stay sorted, so bisection finds it."""
+        number = bisect_right(self.chunks, place, key=lambda chunk: chunk.first) - 1
+        return self.chunks[number] if number >= 0 and place < self.chunks[number].stop else None
+
+    def chunk_before(self, place: int) -> Chunk | None:
+        """The last phrase that ends at or before this word."""
+        number = bisect_right(self.chunks, place, key=lambda chunk: chunk.stop) - 1
+        return self.chunks[number] if number >= 0 else None
+
+    def chunk_from(self, place: int) -> Chunk | None:
+        """The phrase that begins at this word."""
+        chunk = self.chunk_at(place)
+        return chunk if chunk is not None and chunk.first == place else None
+
+    def stop_between(self, left: int, right: int) -> bool:
+        """Whether a sentence ends between two words."""
+        return any(word.pos == "stop" for word in self.words[left:right])
+
+    def make_phrase(self, first: int, stop: int, kind: str, rule: str) -> None:
+        """A global phrase; the noun phrases inside it are no entities."""
+        self.phrases.append((first, stop, kind))
+        for chunk in self.chunks:
+            if first <= chunk.first and chunk.stop <= stop:
+                chunk.role, chunk.rule = kind, rule
+
+    def segments(self) -> list[tuple[int, int]]:
+        """The pieces between commas and stops, commas inside noun phrases apart."""
+        pieces, first = [], 0
+        for place, word in enumerate(self.words):
+            if word.pos in ("comma", "stop") and self.chunk_at(place) is None:
+                pieces.append((first, place))
+                first = place + 1
+        pieces.append((first, len(self.words)))
+        return [piece for piece in pieces if piece[0] < piece[1]]

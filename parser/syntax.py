@@ -1,0 +1,136 @@
+"""A prompt's text -> entities, attributes and global phrases.
+
+The way: `clean` hides what is not language, spaCy tags and parses, `words` repairs the tags, `chunks` finds the noun
+phrases; `roles`, `links` and `predicates` hold the rules of the grammar, and this file puts the result together. spaCy
+is imported when the first text is parsed, not before.
+
+>>> prompt = parse_prompt("a boy wearing a red hat")
+>>> [(entity.head, entity.attributes, entity.parent) for entity in prompt.entities]
+[('boy', (), None), ('hat', ('red',), 0)]
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from attnmod.parser.chunks import Chunk, find_chunks
+from attnmod.parser.clean import Cleaned, clean
+from attnmod.parser.globals import global_phrases
+from attnmod.parser.links import nest
+from attnmod.parser.model import load_model
+from attnmod.parser.predicates import after_noun, attributes, predicate
+from attnmod.parser.prompt import Entity, Phrase, Prompt
+from attnmod.parser.reading import Reading
+from attnmod.parser.roles import ROLES
+from attnmod.parser.words import read_words
+
+
+def parse_prompt(text: str, *, model: Any = None) -> Prompt:
+    """Find a prompt's entities, their attributes and what is global.
+
+    Any string gives a Prompt; one that is not English prose or tags gives one without entities and says so in its
+    warnings.
+
+    Args:
+        text: the prompt.
+        model: None for spaCy's small English model, the name of a spaCy model, or a loaded pipeline.
+
+    Raises:
+        TypeError: text is not a string.
+        ImportError, OSError: spaCy or the model is not installed; the message has the command that installs it.
+    """
+    return parse_prompts([text], model=model)[0]
+
+
+def parse_prompts(texts: Iterable[str], *, model: Any = None) -> list[Prompt]:
+    """`parse_prompt` for many texts at once, several times faster a piece."""
+    if isinstance(texts, str):
+        raise TypeError("texts is one string: it must be a list of strings (parse_prompt takes one)")
+    texts = list(texts)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            name = "text" if len(texts) == 1 else f"texts[{place}]"
+            raise TypeError(f"{name} is a {type(text).__name__}: it must be a string")
+    pipeline = load_model(model)
+    english = getattr(pipeline, "lang", "en") == "en"
+    cleaned = [clean(text, english=english) for text in texts]
+    # one text is quicker without the machinery of batches
+    readable = [one.readable for one in cleaned]
+    docs = [pipeline(readable[0])] if len(texts) == 1 else pipeline.pipe(readable)
+    return [_assemble(text, one, _read(doc, one)) for text, one, doc in zip(texts, cleaned, docs, strict=True)]
+
+
+def _read(doc: Any, cleaned: Cleaned) -> Reading:
+    """Apply the grammar to one parsed text."""
+    words = read_words(doc, cleaned.readable)
+    reading = Reading(words, find_chunks(words))
+    for rule in ROLES:
+        rule(reading)
+    nest(reading)
+    predicate(reading)
+    after_noun(reading)
+    return reading
+
+
+def _assemble(text: str, cleaned: Cleaned, reading: Reading) -> Prompt:
+    """The Prompt: ids in reading order with parents before children, spans back to characters."""
+    things = [chunk for chunk in reading.chunks if chunk.role == "entity"]
+    for chunk in things:  # a rule may have made style or stuff of a parent after another had nested in it
+        parent = chunk.parent
+        if parent is not None and (parent.role != "entity" or parent.negated or chunk.negated):
+            chunk.parent = None
+    spans, order = _word_spans(things), []
+    children: dict[Chunk | None, list[Chunk]] = {}
+    for chunk in sorted(things, key=lambda one: (spans[one][0], one.first), reverse=True):
+        children.setdefault(chunk.parent, []).append(chunk)
+    waiting = children.get(None, [])
+    while waiting:  # depth first, in the order of the text
+        order.append(waiting.pop())
+        waiting += children.get(order[-1], [])
+    ids = {chunk: number for number, chunk in enumerate(order)}
+    entities = []
+    for chunk in order:
+        start, end = reading.words[spans[chunk][0]].start, reading.words[spans[chunk][1] - 1].end
+        entities.append(
+            Entity(
+                id=ids[chunk],
+                text=text[start:end],
+                span=(start, end),
+                head=chunk.head_text or _text_of(text, reading, chunk.head),
+                attributes=tuple(_text_of(text, reading, place) for place in attributes(reading, chunk)),
+                count=chunk.count,
+                parent=None if chunk.parent is None else ids[chunk.parent],
+                negated=chunk.negated,
+                rule=chunk.rule,
+            )
+        )
+    found = []
+    for first, stop, kind in global_phrases(reading, things):
+        start, end = reading.words[first].start, reading.words[stop - 1].end
+        found.append(Phrase(text[start:end], (start, end), kind))
+    return Prompt(text, tuple(entities), tuple(found), (*cleaned.warnings, *_negations(entities)))
+
+
+def _word_spans(things: list[Chunk]) -> dict[Chunk, tuple[int, int]]:
+    """For each entity its words from the first to the last, its extras and its children's included."""
+    spans = {}
+    for chunk in things:
+        pieces = [(chunk.first, chunk.stop), *chunk.extras]
+        spans[chunk] = (min(first for first, _ in pieces), max(stop for _, stop in pieces))
+    for chunk in sorted(things, key=lambda one: -len(one.chain())):  # children before their parents
+        if chunk.parent is not None:
+            (first, stop), (outer_first, outer_stop) = spans[chunk], spans[chunk.parent]
+            spans[chunk.parent] = (min(first, outer_first), max(stop, outer_stop))
+    return spans
+
+
+def _text_of(text: str, reading: Reading, place: int) -> str:
+    word = reading.words[place]
+    return text[word.start : word.end]
+
+
+def _negations(entities: list[Entity]) -> list[str]:
+    names = [" ".join((*entity.attributes, entity.head)) for entity in entities if entity.negated]
+    if not names:
+        return []
+    listed = ", ".join(repr(name) for name in names)
+    return [f"a diffusion model does not read negations: put {listed} into the negative prompt instead"]
