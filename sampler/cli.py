@@ -170,11 +170,9 @@ def _config(name: str):
 
 def _quiet_libraries() -> None:
     """Keep the progress bar of the denoising, without what the libraries say while they load."""
-    import logging
-
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for library in ("transformers", "diffusers"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)  # what fails is raised as well
+    for library in ("TRANSFORMERS", "DIFFUSERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "critical")  # read at import; what fails is raised as well
     import diffusers
     import transformers
 

@@ -1,0 +1,64 @@
+"""README is true: its Python runs, its files exist, its commands are the Makefile's."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnmod.sampler.untrained import sdxl_shaped_pipeline
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sdxl")
+    sdxl_shaped_pipeline(channels=(64, 64), transformer_layers=(1, 1), sample_size=16).save_pretrained(folder)
+    return folder
+
+
+def test_its_python_runs_from_top_to_bottom(model, capsys):
+    """On a small model, on the CPU; everything else as it stands."""
+    q = torch.randn(1, 2, 16, 8)
+    names = {
+        "q": q,
+        "k": q,
+        "v": q,
+        "tau": torch.full((1,), 0.5),
+        "bits": torch.tensor([[-1] + [1] * 7 + [2] * 8], dtype=torch.int32),
+        "hidden": torch.zeros(1),
+    }
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        block = block.replace("path/to/sdxl", str(model)).replace("float16", "float32").replace('"cuda"', '"cpu"')
+        exec(compile(block, "README.md", "exec"), names)
+    assert "a red hat" in capsys.readouterr().out
+    assert names["owner"].shape == (1, 2, 16)
+    assert "encode_prompt" not in vars(names["pipe"])
+
+
+def test_what_it_links_and_lists_exists():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert links
+    files = re.findall(r"`((?:attnmod|kernels|parser|sampler|benchmarks|tests)/[\w./]*)`", README)
+    assert files
+    for name in (*links, *files):
+        assert (ROOT / name).exists(), name
+
+
+def test_its_commands_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"\bmake (\w+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for command in set(re.findall(r"^attnmod (\w+)", README, re.MULTILINE)):
+        assert command in ("generate", "parse", "check")
+
+
+def test_the_public_names_it_imports_are_public():
+    import attnmod
+
+    for names in re.findall(r"from attnmod import (.+)", README):
+        assert set(names.split(", ")) <= set(attnmod.__all__)
