@@ -51,7 +51,7 @@ def test_what_it_links_and_lists_exists():
 
 def test_its_commands_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"\bmake (\w+)", README)):
+    for target in set(re.findall(r"(?:^|`)make (\w+)", README, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for command in set(re.findall(r"^attnmod (\w+)", README, re.MULTILINE)):
         assert command in ("generate", "parse", "check")
