@@ -7,16 +7,25 @@ No parse, no model: the words are looked up in the text. The few attributes that
 import re
 import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from attnmod.parser.lexicon import ARTICLES, DETERMINERS, NUMBERS
-from attnmod.parser.prompt import Entity, Phrase
 
 Span = tuple[int, int]
 
 
-def locate_entities(text: str, entities: Iterable[Any]) -> tuple[tuple[Entity, ...], tuple[Phrase, ...]]:
-    """The entities that the given phrases and spans describe, and the words between one entity's phrases."""
+class Located(NamedTuple):
+    """What an entity given by hand is, in the order of `Entity`'s fields."""
+
+    span: Span
+    head: str
+    attributes: tuple[str, ...]
+    amount: int | None  # a tuple has a method `count`
+    parent: int | None
+
+
+def locate_entities(text: str, entities: Iterable[Any]) -> tuple[list[Located], list[Span]]:
+    """The entities that the given phrases and spans describe, and where the words between one entity's phrases are."""
     if not isinstance(text, str):
         raise ValueError(f"text is {text!r}: it must be a string")
     if isinstance(entities, str) or not isinstance(entities, Iterable):
@@ -25,12 +34,10 @@ def locate_entities(text: str, entities: Iterable[Any]) -> tuple[tuple[Entity, .
     pieces = [_locate(text, f"entities[{place}]", given, taken) for place, given in enumerate(entities)]
     found = []
     for place, spans in enumerate(pieces):
-        start, end = _hull(spans)
         head, attributes, count = _read_surface(text, spans)
-        parent = _container(pieces, place)
-        found.append(Entity(place, text[start:end], (start, end), head, attributes, count, parent))
+        found.append(Located(_hull(spans), head, attributes, count, _container(pieces, place)))
     gaps = [gap for spans in pieces for gap in _gaps(text, spans)]
-    return tuple(found), tuple(Phrase(text[a:b], (a, b), "other") for a, b in sorted(set(gaps)))
+    return found, sorted(set(gaps))
 
 
 def _locate(text: str, name: str, given: Any, taken: list[Span]) -> list[Span]:

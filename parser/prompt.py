@@ -30,6 +30,7 @@ from attnmod.parser.checks import (
     list_of,
     span_of,
 )
+from attnmod.parser.given import locate_entities
 
 PHRASE_KINDS = ("relation", "action", "scene", "style", "other")
 TOKEN_KINDS = ("bos", "entity", "global", "eos", "pad")
@@ -258,16 +259,19 @@ class Prompt:
 
         The shortest span that holds them all decides: a scene phrase inside an entity ("a man in a park wearing a
         hat") stays global, a child takes its words from its parent, a negated entity gives them to everybody.
+        Characters that reach over the edge of something else belong to nobody, those over a child's edge to the parent.
         """
         shortest, owner = len(self.text) + 1, None
-        for phrase in self.globals:
-            if phrase.span[0] <= start and end <= phrase.span[1]:
-                shortest = min(shortest, phrase.span[1] - phrase.span[0])
-        for entity in self.entities:
-            width = entity.span[1] - entity.span[0]
-            if entity.span[0] <= start and end <= entity.span[1] and width <= shortest:
-                shortest, owner = width, None if entity.negated else entity.id
-        return owner
+        crossed: list[Entity | Phrase] = []
+        for part in (*self.globals, *self.entities):
+            width = part.span[1] - part.span[0]
+            if not (part.span[0] <= start and end <= part.span[1]):
+                if part.span[0] < end and start < part.span[1]:
+                    crossed.append(part)
+            elif width < shortest or (width == shortest and isinstance(part, Entity)):
+                shortest, owner = width, part.id if isinstance(part, Entity) and not part.negated else None
+        within = all(isinstance(part, Entity) and owner in self.ancestors(part.id) for part in crossed)
+        return owner if within else None
 
     def children(self, entity: int | None) -> tuple[Entity, ...]:
         """The entities right below one; with None, those that have no parent."""
@@ -330,10 +334,9 @@ class Prompt:
             ValueError: a phrase is not in the text (any more), a span is outside it, or two entities overlap without
                 one being inside the other.
         """
-        from attnmod.parser.given import locate_entities  # given.py builds on these classes
-
-        found, between = locate_entities(text, entities)
-        return cls(text=text, entities=found, globals=between)
+        located, between = locate_entities(text, entities)
+        found = [Entity(number, text[slice(*one.span)], *one) for number, one in enumerate(located)]
+        return cls(text, tuple(found), tuple(Phrase(text[slice(*span)], span, "other") for span in between))
 
     def with_tokens(self, tokens: Sequence[Token], warnings: Iterable[str] = ()) -> Self:
         """The same prompt with other tokens and further warnings, each warning once."""

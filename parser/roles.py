@@ -146,7 +146,7 @@ def ellipsis(reading: Reading) -> None:
     for place, chunk in enumerate(reading.chunks):
         noun = reading.words[chunk.head]
         bare = noun.lower in PURE_COLOURS or (noun.lower in COLOURS and noun.repaired != "")
-        if not bare or chunk.opener == "" or chunk.modifiers:
+        if not bare or chunk.opener in ("", *NEGATING_DETERMINERS) or chunk.modifiers:
             continue
         shared = chunk.opener in ("a", "an", "the")
         if shared and not _shares_noun(reading, chunk):

@@ -105,7 +105,8 @@ def test_family():
     assert PROMPT.owner(16, 19) == 1
     assert PROMPT.owner(24, 26) is None  # a scene
     assert PROMPT.owner(37, 41) is None  # negated
-    assert PROMPT.owner(12, 16) == 0  # over the edge of the hat, inside the boy
+    assert PROMPT.owner(12, 16) == 0  # over the edge of the hat, a child of the boy
+    assert Prompt.from_entities("the car beside a dog is red", [["the car", "red"], "a dog"]).owner(16, 22) is None
 
 
 def test_of_equal_spans_the_innermost_entity_owns():
