@@ -53,7 +53,8 @@ def test_its_commands_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"(?:^|`)make (\w+)", README, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    for command in set(re.findall(r"^attnmod (\w+)", README, re.MULTILINE)):
+    shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
+    for command in set(re.findall(r"^attnmod (\w+)", shell, re.MULTILINE)):
         assert command in ("generate", "parse", "check")
 
 
