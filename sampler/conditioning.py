@@ -24,7 +24,9 @@ SMALLEST_MEAN_AFFINITY = 1e-6
 
 @dataclass
 class RowConditioning:
-    """What the kernels read for R rows of T tokens, with at most G entities in a row. All on the UNet's device.
+    """What the kernels read for R rows of T tokens and G entity slots. All on the UNet's device.
+
+    G is 16 or 32, whatever the prompt has: a compiled UNet is not compiled anew for another number of entities.
 
     Fixed for a prompt:
         entity_bits [R, T] int32, affinity [R, T, G] float32 or None, own_log_weights [R, T] float32 (the tokens'
@@ -58,13 +60,33 @@ class RowConditioning:
         self.temperature = torch.ones_like(self.own_log_weights[:, 0])
         self.hidden_weight = torch.ones_like(self.temperature)
         self.log_weights = self.own_log_weights.clone()
-        self.mean_affinity = self.temperature[:, None].repeat(1, self.num_entities)
+        capacity = 16 if all(len(slots) <= 16 for slots in self.slots) else MAX_ENTITIES
+        self.mean_affinity = self.temperature[:, None].repeat(1, capacity)
+        if self.affinity is not None:
+            self.affinity = torch.nn.functional.pad(self.affinity, (0, capacity - self.affinity.shape[2]))
         self.first_timestep = torch.full_like(self.temperature, -math.inf)
 
     @property
     def num_entities(self) -> int:
-        """G: entities of the row that has most, at least 1."""
-        return max(1, *(len(slots) for slots in self.slots))
+        """G: entity slots, of which a row need not use all."""
+        return self.mean_affinity.shape[1]
+
+    def fits(self, other: "RowConditioning") -> bool:
+        """Whether every tensor has the shape and the device of the other's."""
+        mine, theirs = self._tensors(), other._tensors()
+        return mine.keys() == theirs.keys() and all(
+            (tensor.shape, tensor.device) == (theirs[name].shape, theirs[name].device) for name, tensor in mine.items()
+        )
+
+    def take_over(self, other: "RowConditioning") -> None:
+        """Become the other, in place: addresses stay, so that a captured CUDA graph reads the new values."""
+        for name, tensor in self._tensors().items():
+            tensor.copy_(getattr(other, name))
+        for name in ("prompts", "slots", "modulates_self_attention", "modulates_cross_attention"):
+            setattr(self, name, getattr(other, name))
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
 
     def voting_affinity(self, balanced: bool) -> torch.Tensor | None:
         """The affinity A [R, T, G] of this call; balanced, each entity's is divided by its mean so far."""
@@ -90,7 +112,11 @@ class RowConditioning:
 
 
 def condition_rows(
-    prompts: Sequence[Prompt | None], length: int, config: ModulationConfig, device: torch.device | str
+    prompts: Sequence[Prompt | None],
+    length: int,
+    config: ModulationConfig,
+    device: torch.device | str,
+    empty: Sequence[bool] | None = None,
 ) -> RowConditioning:
     """Tensors for rows with these prompts.
 
@@ -99,12 +125,20 @@ def condition_rows(
         length: T, tokens in the text embedding.
         config: what is modulated.
         device: where the UNet runs.
+        empty: rows whose embedding is zero. Their keys and values are zero too, and so is what attention makes of
+            them; marked as a text without tokens, they cost nothing.
 
     Raises:
         ValueError: a prompt whose tokens are not `length` many.
     """
     rows = [_condition_row(prompt, length, config) for prompt in prompts]
     num_entities = max(1, *(len(row.slots) for row in rows))
+    modulates_cross_attention = config.modulates_cross_attention and any(
+        row.slots or any(row.log_weights) for row in rows
+    )
+    for row, is_empty in zip(rows, empty or (), strict=False):
+        if is_empty:
+            row.log_weights = [-math.inf] * length
 
     def tensor(values, dtype):
         return torch.tensor(values, dtype=dtype, device=device)
@@ -133,8 +167,7 @@ def condition_rows(
         is_conditional=tensor(sharpened, torch.bool),
         has_entities=tensor([bool(row.slots) for row in rows], torch.bool),
         modulates_self_attention=config.modulates_self_attention and any(conditional),
-        modulates_cross_attention=config.modulates_cross_attention
-        and any(row.slots or any(row.log_weights) for row in rows),
+        modulates_cross_attention=modulates_cross_attention,
     )
 
 

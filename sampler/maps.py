@@ -27,35 +27,44 @@ ENTITY_COLOURS = (
 NOBODYS_COLOUR = (128, 128, 128)
 
 
-def layer_size(latent_size: tuple[int, int], num_patches: int) -> tuple[int, int]:
-    """Height and width of a layer with so many patches: the latents', halved (rounding up) some times.
+def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
+    """Height and width after so many halvings, rounded up as the UNet's strided convolutions do.
 
-    >>> layer_size((104, 152), 52 * 76)
-    (52, 76)
-
-    Raises:
-        ValueError: no number of halvings gives that many patches.
+    >>> halved((104, 153), 2)
+    (26, 39)
     """
-    height, width = latent_size
-    while height * width > num_patches:
+    height, width = size
+    for _ in range(times):
         height, width = math.ceil(height / 2), math.ceil(width / 2)
-    if height * width != num_patches:
-        raise ValueError(f"a layer with {num_patches} patches does not belong to latents of {latent_size}")
     return height, width
 
 
 class OwnershipRecord:
     """Counts, for one conditioning tensor, how often each entity owned each patch, over heads, layers and steps."""
 
-    def __init__(self, rows: RowConditioning):
+    def __init__(self, rows: RowConditioning, levels: tuple[int, ...]):
+        """levels: how often the latents are halved where there is attention."""
         self.rows = rows
+        self.levels = levels
         self.latent_size = (0, 0)
         self.counts: dict[int, torch.Tensor] = {}  # patches M -> [R, M, G] float32
 
     def fit(self, latent_size: tuple[int, int]) -> None:
-        """Height and width of the latents of this call; another size starts the count anew."""
-        if latent_size != self.latent_size:
-            self.latent_size, self.counts = latent_size, {}
+        """Height and width of the latents of this call; another size starts the count anew.
+
+        The counts are made here and added to in place, so that a compiled UNet finds the same tensors at every step.
+        """
+        if latent_size == self.latent_size:
+            return
+        self.latent_size, self.counts = latent_size, {}
+        mean = self.rows.mean_affinity
+        for level in self.levels:
+            height, width = halved(latent_size, level)
+            self.counts[height * width] = mean.new_zeros(mean.shape[0], height * width, mean.shape[1])
+
+    def clear(self) -> None:
+        for counts in self.counts.values():
+            counts.zero_()
 
     def restart(self, starts: torch.Tensor) -> None:
         """Forget what an earlier run counted, in the rows that start [R] bool. Decided on the device."""
@@ -64,28 +73,19 @@ class OwnershipRecord:
 
     def add(self, owner: torch.Tensor) -> None:
         """Count a layer's owners, int8 [R, M] or [R, H, M]; -1 is nobody."""
+        counts = self.counts.get(owner.shape[-1])
+        if counts is None:  # a layer that works on merged patches says nothing about where they are
+            return
         if owner.ndim == 2:
             owner = owner[:, None]
-        entities = torch.arange(self.rows.num_entities, device=owner.device)
-        owned = (owner[..., None] == entities).float().mean(dim=1)  # [R, M, G]
-        num_patches = owner.shape[-1]
-        if num_patches in self.counts:
-            self.counts[num_patches] += owned
-        else:
-            self.counts[num_patches] = owned
+        entities = torch.arange(counts.shape[2], device=owner.device)
+        counts += (owner[..., None] == entities).float().mean(dim=1)  # [R, M, G]
 
     def shares(self) -> torch.Tensor:
         """How much of each patch each entity owned, float32 [R, G, h, w] in 0 to 1, at the finest resolution."""
-        if not self.counts:  # a prompt without entities
-            rows = self.rows
-            return torch.zeros(len(rows.prompts), rows.num_entities, *self.latent_size, device=rows.temperature.device)
-        sizes = {num_patches: layer_size(self.latent_size, num_patches) for num_patches in self.counts}
-        finest = sizes[max(sizes)]
-        total = sum(
-            F.interpolate(counts.transpose(1, 2).unflatten(2, sizes[num_patches]), size=finest, mode="nearest")
-            for num_patches, counts in self.counts.items()
-        )
-        assert isinstance(total, torch.Tensor)
+        sizes = [halved(self.latent_size, level) for level in self.levels]
+        layers = [self.counts[h * w].transpose(1, 2).unflatten(2, (h, w)) for h, w in sizes]  # [R, G, h, w] each
+        total = torch.stack([F.interpolate(layer, size=max(sizes), mode="nearest") for layer in layers]).sum(0)
         return total / total.sum(dim=1, keepdim=True).clamp_min(1e-9)
 
     def entity_map(self) -> torch.Tensor:
@@ -99,7 +99,7 @@ class OwnershipRecord:
         maps = []
         for r, prompt in enumerate(self.rows.prompts):
             if prompt is not None:
-                ids = torch.tensor([*self.rows.slots[r], *[-1] * (32 - len(self.rows.slots[r])), -1])
+                ids = torch.tensor([*self.rows.slots[r], *[-1] * (self.rows.num_entities - len(self.rows.slots[r])), -1])
                 maps.append(ids[owner[r]])
         return torch.stack(maps).to(torch.int8)
 

@@ -118,10 +118,15 @@ class ModulationHandle:
     def _attach(self) -> None:
         scheduler_config = getattr(getattr(self.pipe, "scheduler", None), "config", {})
         steps = scheduler_config.get("num_train_timesteps", 1000)
-        self._state = ModulationState(self.config, steps, self._collect_maps)
+        self._state = ModulationState(self.config, steps, attention_levels(self._unet) if self._collect_maps else None)
         self._processors = {}
         self.self_attention_layers = self._choose("self", self.config.self_attention_layers)
         self.cross_attention_layers = self._choose("cross", self.config.cross_attention_layers)
+        self._state.text_layers = [
+            (layer, processor)
+            for layer, processor in self._processors.items()
+            if isinstance(processor, CrossAttentionProcessor)
+        ]
         self._encode_prompt = self.pipe.encode_prompt
         self._had_own_encode_prompt = "encode_prompt" in vars(self.pipe)
         # Of the class: a wrapper that is there already may show no more than (*args, **kwargs).
@@ -245,6 +250,7 @@ class ModulationHandle:
         result = self._encode_prompt(*args, **kwargs)
         if not self._attached or self.config.is_neutral:
             return result
+        self._state.new_run()
         embeddings, negative = result[0], result[1]
         given = self._parameters.bind(self.pipe, *args, **kwargs).arguments
         # Negative rows first: where both texts are the same, the row counts as a prompt.
@@ -273,12 +279,13 @@ class ModulationHandle:
         if named.get("attention_mask") is not None or named.get("encoder_attention_mask") is not None:
             self._warn_once("the UNet was called with an attention mask; such calls are not modulated")
             return self._state.stand_aside()
-        self._state.begin_call(named["sample"], named["timestep"], embeddings, self._match)
+        lora_scale = (kwargs.get("cross_attention_kwargs") or {}).get("scale", 1.0)
+        self._state.begin_call(unet, named["sample"], named["timestep"], embeddings, lora_scale, self._match)
 
     def _match(self, embeddings: torch.Tensor) -> MatchedRows:
         caller = calling_pipeline()
         if caller is not None and caller is not self.pipe:
-            return MatchedRows([None] * embeddings.shape[0], unknown=0)
+            return MatchedRows([None] * embeddings.shape[0], [False] * embeddings.shape[0], unknown=0)
         if any(layer.processor is not processor for layer, processor in self._processors.items()):
             self._warn_once(
                 "another tool has replaced attention processors of the modulated UNet; those layers are not"
@@ -298,6 +305,20 @@ class ModulationHandle:
             warnings.warn(message, stacklevel=3)
 
     # -- what is seen
+
+    def stats(self) -> dict[str, int]:
+        """What the projections of the text, made once per run, cost and save.
+
+        Returns:
+            projection_bytes: memory that they hold now. projections_made, projections_saved: matrix products with the
+            layers' to_k and to_v since attaching.
+        """
+        state = self._state
+        return {
+            "projection_bytes": state.projection_bytes,
+            "projections_made": state.projections_made,
+            "projections_saved": state.projections_saved,
+        }
 
     def entity_map(self) -> torch.Tensor:
         """Who owned which patch in the last run, over all heads, layers and steps.
@@ -326,6 +347,16 @@ def find_layers(unet: torch.nn.Module) -> dict[str, dict[str, Attention]]:
                 if isinstance(layer, Attention):
                     layers["cross" if layer.is_cross_attention else "self"][f"{block_name}.{part}"] = layer
     return layers
+
+
+def attention_levels(unet: torch.nn.Module) -> tuple[int, ...]:
+    """How often the latents are halved in the blocks that have cross-attention, ascending."""
+    deepest = len(getattr(unet, "down_blocks", ())) - 1
+    levels = set()
+    for name in find_layers(unet)["cross"]:
+        block, index, *_ = name.split(".")
+        levels.add({"down_blocks": int, "up_blocks": lambda i: deepest - int(i)}.get(block, lambda _: deepest)(index))
+    return tuple(sorted(levels))
 
 
 def _as_config(config: ModulationConfig | str | None) -> ModulationConfig:

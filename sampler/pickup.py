@@ -26,11 +26,15 @@ class KnownRow:
     prompt: Prompt | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class MatchedRows:
-    """prompts: one per row, None for a row that runs plain; unknown: how many rows were never seen before."""
+    """What is known of each row.
+
+    prompts has None for a row that runs plain; empty tells rows of zeros; unknown counts those never seen before.
+    """
 
     prompts: list[Prompt | None]
+    empty: list[bool]
     unknown: int
 
 
@@ -48,14 +52,15 @@ class PromptBook:
     def match(self, embeddings: torch.Tensor) -> MatchedRows:
         """The prompt of each row [R, T, C]. A row of zeros is the empty negative prompt of SDXL. Syncs once."""
         known = [row for row in self._rows if row.embedding.shape == embeddings.shape[1:]]
-        candidates = [row.embedding.to(embeddings) for row in known] + [torch.zeros_like(embeddings[0])]
+        candidates = [torch.zeros_like(embeddings[0])] + [row.embedding.to(embeddings) for row in known]
         equal = torch.stack([(embeddings == candidate).flatten(1).all(dim=1) for candidate in candidates], dim=1)
-        prompts, unknown = [], 0
-        for row in equal.tolist():
-            first = row.index(True) if True in row else None
-            unknown += first is None
-            prompts.append(known[first].prompt if first is not None and first < len(known) else None)
-        return MatchedRows(prompts, unknown)
+        matched = MatchedRows([], [], 0)
+        for is_zero, *is_known in equal.tolist():
+            matched.empty.append(is_zero)
+            first = is_known.index(True) if True in is_known else None
+            matched.prompts.append(None if first is None or is_zero else known[first].prompt)
+            matched.unknown += first is None and not is_zero
+        return matched
 
 
 def calling_pipeline():

@@ -59,7 +59,14 @@ class SelfAttentionProcessor(_ModulatedProcessor):
 
 
 class CrossAttentionProcessor(_ModulatedProcessor):
-    """Cross-attention in which each patch sees the words of its entity, with the weights of this step."""
+    """Cross-attention in which each patch sees the words of its entity, with the weights of this step.
+
+    `text_key` and `text_value`, [R, T, H*D], are this layer's projections of the text. They are set at the start of a
+    run and changed in place; while modulation is on, they stand for encoder_hidden_states.
+    """
+
+    text_key: torch.Tensor
+    text_value: torch.Tensor
 
     def __call__(
         self,
@@ -72,12 +79,9 @@ class CrossAttentionProcessor(_ModulatedProcessor):
         state = self.state
         if state is None or not state.cross_attention_active:
             return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
-        if attn.fused_projections:
-            projected = (attn.to_q(hidden_states), *attn.to_kv(encoder_hidden_states).chunk(2, dim=-1))
-        else:
-            projected = (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
-        query, key, value = (self.split_heads(part, attn.heads) for part in projected)
-
+        query, key, value = (
+            self.split_heads(part, attn.heads) for part in (attn.to_q(hidden_states), self.text_key, self.text_value)
+        )
         rows, config = state.rows, state.config
         out, *votes = torch.ops.attnmod.cross_attention(
             query,

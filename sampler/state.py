@@ -1,8 +1,9 @@
 """What the processors of one UNet read: device tensors, updated in place before every UNet call."""
 
+import math
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -10,6 +11,7 @@ from attnmod.sampler.conditioning import SMALLEST_WEIGHT, RowConditioning, condi
 from attnmod.sampler.config import ModulationConfig
 from attnmod.sampler.maps import OwnershipRecord
 from attnmod.sampler.pickup import MatchedRows
+from attnmod.sampler.projections import Projections, TextLayers, project_text
 from attnmod.sampler.schedule import progress_table
 
 # Conditioning tensors of one run that are kept apart: a guider may send its conditions in turn, each its own.
@@ -23,58 +25,95 @@ class ModulationState:
     decided on the host when a new conditioning tensor arrives; while they are off, the original processors run.
     """
 
-    def __init__(self, config: ModulationConfig, num_train_timesteps: int, collect_maps: bool):
+    def __init__(self, config: ModulationConfig, num_train_timesteps: int, map_levels: tuple[int, ...] | None):
         self.config = config
-        self.collect_maps = collect_maps
+        self.map_levels = map_levels  # None: no maps are collected
+        self.collect_maps = map_levels is not None
         self.self_attention_active = False
         self.cross_attention_active = False
         self.rows: RowConditioning  # of this call; set before either of the two above is
         self.ownership: OwnershipRecord | None = None
+        self.text_layers: TextLayers = []  # the modulated cross-attention layers with their processors
+        self.projections_made = self.projections_saved = 0
         # columns: temperature, hidden weight, weight of global words, weight of details
         curves = [config.temperature, config.hidden_weight, config.global_weight, config.detail_weight]
         self._table = torch.tensor(progress_table(curves, num_train_timesteps), dtype=torch.float32)
-        self._conditionings: OrderedDict[int, _Seen] = OrderedDict()
+        self._conditionings: list[Conditioning] = []  # the latest last
+        self._run = 0
 
     def begin_call(
         self,
+        unet: torch.nn.Module,
         sample: torch.Tensor,
         timestep: torch.Tensor | float | int,
         embeddings: torch.Tensor,
+        lora_scale: float,
         match: Callable[[torch.Tensor], MatchedRows],
     ) -> None:
         """Set everything for one UNet call.
 
         Args:
+            unet: the UNet that is about to run.
             sample: latents [R, C, height, width].
             timestep: of this call, a number or a tensor of one or R elements; it may live on the device.
             embeddings: the text conditioning [R, T, C].
+            lora_scale: of this call.
             match: finds the prompts of its rows; called for a conditioning tensor not seen before.
         """
-        seen = self._look_up(embeddings)
-        if seen is None:
-            prompts = match(embeddings).prompts
-            rows = condition_rows(prompts, embeddings.shape[1], self.config, embeddings.device)
-            seen = self._keep(embeddings, rows)
-        self.rows = seen.rows
-        if seen.ownership is not None:
-            self.ownership = seen.ownership
+        current = self._look_up(embeddings) or self._keep(embeddings, match(embeddings))
+        self.rows = current.rows
+        if current.ownership is not None:
+            self.ownership = current.ownership
             self.ownership.fit((sample.shape[-2], sample.shape[-1]))
-        self.self_attention_active = seen.rows.modulates_self_attention
-        self.cross_attention_active = seen.rows.modulates_cross_attention
+        self.self_attention_active = current.rows.modulates_self_attention
+        self.cross_attention_active = current.rows.modulates_cross_attention
+        if self.cross_attention_active:
+            self._provide_projections(current, unet, embeddings, timestep, lora_scale)
         if self.self_attention_active or self.cross_attention_active:
-            self._set_progress(seen, timestep)
+            self._set_progress(current, timestep)
 
     def stand_aside(self) -> None:
         """Let the original processors run for this call."""
         self.self_attention_active = self.cross_attention_active = False
 
-    def _set_progress(self, seen: "_Seen", timestep: torch.Tensor | float | int) -> None:
-        rows = seen.rows
+    def new_run(self) -> None:
+        """The pipeline was called: weights may have changed since the last run."""
+        self._run += 1
+
+    def forget(self) -> None:
+        """Match every conditioning tensor anew: a prompt was set by hand. Their memory is used again."""
+        for conditioning in self._conditionings:
+            conditioning.tensor = None
+
+    @property
+    def projection_bytes(self) -> int:
+        """Memory of the text's keys and values that are held now."""
+        held = [tensor for kept in self._conditionings for pair in kept.projections.values() for tensor in pair]
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+    def _provide_projections(
+        self,
+        current: "Conditioning",
+        unet: torch.nn.Module,
+        embeddings: torch.Tensor,
+        timestep: torch.Tensor | float | int,
+        lora_scale: float,
+    ) -> None:
+        if current.goes_on(self._run, timestep, lora_scale):
+            self.projections_saved += 2 * len(self.text_layers)
+        else:
+            project_text(unet, self.text_layers, embeddings, lora_scale, into=current.projections)
+            self.projections_made += 2 * len(self.text_layers)
+        for _, processor in self.text_layers:
+            processor.text_key, processor.text_value = current.projections[processor]
+
+    def _set_progress(self, current: "Conditioning", timestep: torch.Tensor | float | int) -> None:
+        rows = current.rows
         self._table = self._table.to(rows.temperature.device)  # a copy at the first call only
         now = torch.as_tensor(timestep, device=self._table.device).to(torch.float32).expand_as(rows.temperature)
         starts = rows.starts_run(now)
-        if seen.ownership is not None:
-            seen.ownership.restart(starts)
+        if current.ownership is not None:
+            current.ownership.restart(starts)
 
         last = self._table.shape[0] - 1
         position = now.clamp(0, last)
@@ -89,35 +128,79 @@ class ModulationState:
         phase = torch.where(rows.is_global, log_global, torch.where(rows.is_detail, log_detail, 0.0))
         rows.log_weights.copy_(rows.own_log_weights + phase)
 
-    def _look_up(self, embeddings: torch.Tensor) -> "_Seen | None":
-        seen = self._conditionings.get(id(embeddings))
-        if seen is None or seen.tensor() is not embeddings or seen.version != _version(embeddings):
-            return None
-        self._conditionings.move_to_end(id(embeddings))
-        return seen
+    def _look_up(self, embeddings: torch.Tensor) -> "Conditioning | None":
+        for conditioning in reversed(self._conditionings):
+            if conditioning.is_of(embeddings):
+                return conditioning
+        return None
 
-    def _keep(self, embeddings: torch.Tensor, rows: RowConditioning) -> "_Seen":
-        # A call of unconditional rows alone owns nothing, and must not hide what the conditional one owned.
-        record = OwnershipRecord(rows) if self.collect_maps and any(rows.prompts) else None
-        seen = _Seen(embeddings, rows, record)
-        self._conditionings[id(embeddings)] = seen
-        while len(self._conditionings) > REMEMBERED_CONDITIONINGS:
-            self._conditionings.popitem(last=False)
-        return seen
+    def _keep(self, embeddings: torch.Tensor, matched: MatchedRows) -> "Conditioning":
+        """Remember a conditioning tensor; where one of the same shape has died, in its memory."""
+        rows = condition_rows(matched.prompts, embeddings.shape[1], self.config, embeddings.device, matched.empty)
+        free = next((kept for kept in self._conditionings if kept.is_dead and kept.rows.fits(rows)), None)
+        if free is None:
+            free = Conditioning(rows)
+        else:
+            self._conditionings.remove(free)
+            free.rows.take_over(rows)
+        free.begin(embeddings, self.map_levels)
+        self._conditionings = [*self._conditionings, free][-REMEMBERED_CONDITIONINGS:]
+        return free
 
-    def forget(self) -> None:
-        """Match every conditioning tensor anew: a prompt was set by hand."""
-        self._conditionings.clear()
 
+class Conditioning:
+    """A conditioning tensor, known again by identity and version, with what was worked out for it."""
 
-class _Seen:
-    """A conditioning tensor, known again by identity and version; it is not kept alive."""
-
-    def __init__(self, embeddings: torch.Tensor, rows: RowConditioning, ownership: OwnershipRecord | None):
-        self.tensor = weakref.ref(embeddings)
-        self.version = _version(embeddings)
+    def __init__(self, rows: RowConditioning):
         self.rows = rows
-        self.ownership = ownership
+        self.projections: Projections = {}
+        self.ownership: OwnershipRecord | None = None
+        self.tensor: weakref.ref[torch.Tensor] | None = None
+
+    def begin(self, embeddings: torch.Tensor, map_levels: tuple[int, ...] | None) -> None:
+        """Stand for these embeddings from now on; they are not kept alive."""
+        self.tensor = weakref.ref(embeddings)
+        self._version = _version(embeddings)
+        self._projected_for: tuple[int, float] | None = None
+        # A call of unconditional rows alone owns nothing, and must not hide what the conditional one owned.
+        if map_levels is None or all(prompt is None for prompt in self.rows.prompts):
+            self.ownership = None
+        elif self.ownership is None:
+            self.ownership = OwnershipRecord(self.rows, map_levels)
+        else:
+            self.ownership.clear()
+
+    def is_of(self, embeddings: torch.Tensor) -> bool:
+        return self.tensor is not None and self.tensor() is embeddings and self._version == _version(embeddings)
+
+    @property
+    def is_dead(self) -> bool:
+        return self.tensor is None or self.tensor() is None
+
+    def goes_on(self, run: int, timestep: torch.Tensor | float | int, lora_scale: float) -> bool:
+        """Whether this call belongs to the run that the projections were made in, as far as the host can tell.
+
+        Not after another call of the pipeline, under another LoRA scale, or where the timestep has not moved on from
+        the run's first: then weights may have changed. When in doubt, no.
+        """
+        place, position = _place(timestep)
+        key = (run, lora_scale, place)
+        if self._projected_for == key and position > self._first_position:
+            return True
+        self._projected_for, self._first_position = key, position
+        return False
+
+
+def _place(timestep: torch.Tensor | float | int) -> tuple[Any, float]:
+    """(what a timestep is part of, how far it is in there), without waiting for the device.
+
+    A scheduler hands out the elements of one tensor in turn; where it lies on a device, their addresses tell the order.
+    """
+    if not isinstance(timestep, torch.Tensor):
+        return "number", -float(timestep)
+    if timestep.device.type == "cpu":
+        return "number", -float(timestep.flatten()[0]) if timestep.numel() else math.inf
+    return timestep.untyped_storage().data_ptr(), float(timestep.storage_offset())
 
 
 def _version(tensor: torch.Tensor) -> int | None:

@@ -3,28 +3,15 @@ import torch
 from PIL import Image
 
 from attnmod import Prompt
-from attnmod.sampler.maps import ENTITY_COLOURS, NOBODYS_COLOUR, draw_entity_map, entity_colour, layer_size
+from attnmod.sampler.maps import ENTITY_COLOURS, NOBODYS_COLOUR, draw_entity_map, entity_colour, halved
 
 
 @pytest.mark.parametrize(
-    ("latents", "patches", "expected"),
-    [
-        ((128, 128), 4096, (64, 64)),
-        ((128, 128), 1024, (32, 32)),
-        ((104, 152), 52 * 76, (52, 76)),
-        ((104, 152), 26 * 38, (26, 38)),
-        ((33, 20), 17 * 10, (17, 10)),
-        ((33, 20), 9 * 5, (9, 5)),
-        ((8, 8), 64, (8, 8)),
-    ],
+    ("latents", "times", "expected"),
+    [((128, 128), 1, (64, 64)), ((104, 152), 2, (26, 38)), ((33, 20), 1, (17, 10)), ((33, 20), 2, (9, 5))],
 )
-def test_layer_size(latents, patches, expected):
-    assert layer_size(latents, patches) == expected
-
-
-def test_a_layer_of_other_latents_is_refused():
-    with pytest.raises(ValueError, match="100 patches"):
-        layer_size((128, 128), 100)
+def test_halved(latents, times, expected):
+    assert halved(latents, times) == expected
 
 
 def test_colours_tell_many_entities_apart():
