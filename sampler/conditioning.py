@@ -36,7 +36,7 @@ class RowConditioning:
         temperature [R], hidden_weight [R], log_weights [R, T], mean_affinity [R, G], all float32.
 
     prompts has the parsed prompt of each row, or None; slots the entity ids that the bits of each row stand for
-    (-1 for the background).
+    (-1 for the background). owners has maps given by hand, int8 [R, M] of slots, by the number of patches M.
     """
 
     prompts: list[Prompt | None]
@@ -55,6 +55,7 @@ class RowConditioning:
     log_weights: torch.Tensor = field(init=False)
     mean_affinity: torch.Tensor = field(init=False)
     first_timestep: torch.Tensor = field(init=False)
+    owners: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self):
         self.temperature = torch.ones_like(self.own_log_weights[:, 0])

@@ -22,6 +22,7 @@ from attnmod.parser.syntax import parse_prompt
 from attnmod.sampler.config import ModulationConfig
 from attnmod.sampler.pickup import MatchedRows, PromptBook, calling_pipeline
 from attnmod.sampler.processor import CrossAttentionProcessor, SelfAttentionProcessor
+from attnmod.sampler.regions import read_masks
 from attnmod.sampler.state import ModulationState
 
 # Processors whose computation ours replaces: softmax attention, nothing added.
@@ -101,6 +102,7 @@ class ModulationHandle:
         self._spacy_model = spacy_model
         self._book = PromptBook()
         self._given: dict[str, Prompt] = {}  # prompts set by hand, by their text
+        self._masks: dict[str, torch.Tensor] = {}  # and the regions of their entities
         self._warned: set[str] = set()
         self._unet = _plain_unet(pipe)
         self._processors: dict[Attention, Any] = {}  # layer -> ours
@@ -118,7 +120,7 @@ class ModulationHandle:
     def _attach(self) -> None:
         scheduler_config = getattr(getattr(self.pipe, "scheduler", None), "config", {})
         steps = scheduler_config.get("num_train_timesteps", 1000)
-        self._state = ModulationState(self.config, steps, attention_levels(self._unet) if self._collect_maps else None)
+        self._state = ModulationState(self.config, steps, attention_levels(self._unet), self._collect_maps)
         self._processors = {}
         self.self_attention_layers = self._choose("self", self.config.self_attention_layers)
         self.cross_attention_layers = self._choose("cross", self.config.cross_attention_layers)
@@ -204,30 +206,53 @@ class ModulationHandle:
     # -- prompts
 
     def set_prompt(
-        self, prompt: str | Prompt | Sequence[str | Prompt], prompt_embeds: torch.Tensor | None = None
+        self,
+        prompt: str | Prompt | Sequence[str | Prompt],
+        prompt_embeds: torch.Tensor | None = None,
+        *,
+        entities: Sequence[Any] | None = None,
+        masks: Sequence[Any] | None = None,
     ) -> None:
         """Say what an embedding means, or how a text is to be understood.
+
+        It holds whenever the pipeline is called with that text, until the text is set again.
 
         Args:
             prompt: a text, which is parsed, or a `Prompt`, taken as it is; or one for each row of the embeddings.
             prompt_embeds: text embeddings [N, T, C] that were made elsewhere and will be passed to the pipeline.
-                Left out, the prompt is used whenever the pipeline is called with that text.
+            entities: of a single text, by hand, as `Prompt.from_entities` takes them.
+            masks: of a single prompt, one for each of its entities: who owns which patch, in place of the vote. A PIL
+                image (white is inside) or a tensor [h, w] in 0 to 1, of any size; None for an entity without a
+                region. Patches that no mask covers are nobody's and see every token.
 
         Raises:
-            ValueError: as many prompts as embeddings are needed.
+            ValueError: as many prompts as embeddings are needed; entities that are not in the text; masks that do
+                not fit the entities.
+            TypeError: entities or masks for more than one prompt, or entities for a `Prompt`.
             RuntimeError: the handle was removed.
         """
         if not self._attached:
             raise RuntimeError("this handle was removed; call modulate(pipe) again")
-        prompts = [prompt] if isinstance(prompt, str | Prompt) else list(prompt)
-        parsed = [self._parse(one) for one in prompts]
-        self._given.update({one.text: one for one in parsed})
+        if entities is not None:
+            if not isinstance(prompt, str):
+                raise TypeError(f"entities go with one text, not with a {type(prompt).__name__}")
+            prompt = Prompt.from_entities(prompt, entities)
+        several = not isinstance(prompt, str | Prompt)
+        if several and masks is not None:
+            raise TypeError("masks go with one prompt; call set_prompt for each")
+        parsed = [self._parse(one) for one in (prompt if several else [prompt])]
+        if prompt_embeds is not None and (prompt_embeds.ndim != 3 or prompt_embeds.shape[0] != len(parsed)):
+            raise ValueError(
+                f"prompt_embeds has shape {tuple(prompt_embeds.shape)}; {len(parsed)} prompts need"
+                f" [{len(parsed)}, tokens, channels]"
+            )
+        regions = None if masks is None else read_masks(masks, parsed[0])
+        for one in parsed:
+            self._given[one.text] = one
+            self._masks.pop(one.text, None)
+        if regions is not None:
+            self._masks[parsed[0].text] = regions
         if prompt_embeds is not None:
-            if prompt_embeds.ndim != 3 or prompt_embeds.shape[0] != len(parsed):
-                raise ValueError(
-                    f"prompt_embeds has shape {tuple(prompt_embeds.shape)}; {len(parsed)} prompts need"
-                    f" [{len(parsed)}, tokens, channels]"
-                )
             self._remember(parsed, prompt_embeds)
         self._state.forget()
 
@@ -294,6 +319,7 @@ class ModulationHandle:
                 " modulated. Call modulate(pipe) again after it, or remove it"
             )
         matched = self._book.match(embeddings)
+        matched.masks = [None if prompt is None else self._masks.get(prompt.text) for prompt in matched.prompts]
         if matched.unknown:
             self._warn_once(
                 f"{matched.unknown} of {embeddings.shape[0]} text embeddings did not come from this pipeline's"

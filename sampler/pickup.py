@@ -8,7 +8,7 @@ bit for bit.
 
 import sys
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -31,11 +31,13 @@ class MatchedRows:
     """What is known of each row.
 
     prompts has None for a row that runs plain; empty tells rows of zeros; unknown counts those never seen before.
+    masks has the regions [G, h, w] of a row's entities, where they were given by hand.
     """
 
     prompts: list[Prompt | None]
     empty: list[bool]
     unknown: int
+    masks: list[torch.Tensor | None] = field(default_factory=list)
 
 
 class PromptBook:

@@ -83,21 +83,24 @@ class CrossAttentionProcessor(_ModulatedProcessor):
             self.split_heads(part, attn.heads) for part in (attn.to_q(hidden_states), self.text_key, self.text_value)
         )
         rows, config = state.rows, state.config
+        owner = rows.owners.get(query.shape[2])
+        balanced = config.balanced and owner is None
         out, *votes = torch.ops.attnmod.cross_attention(
             query,
             key,
             value,
             entity_bits=rows.entity_bits,
-            affinity=rows.voting_affinity(config.balanced),
+            affinity=rows.voting_affinity(balanced) if owner is None else None,
             log_weights=rows.log_weights,
             hidden_weight=rows.hidden_weight,
+            owner=owner,
             share_heads=config.share_heads,
             renormalize=config.renormalize,
             return_owner=state.collect_maps,
-            return_affinity=config.balanced,
+            return_affinity=balanced,
             backend=config.backend,
         )
-        if config.balanced:
+        if balanced:
             rows.observe_affinity(votes[-1])
         if state.ownership is not None:
             state.ownership.add(votes[0])

@@ -9,9 +9,10 @@ import torch
 
 from attnmod.sampler.conditioning import SMALLEST_WEIGHT, RowConditioning, condition_rows
 from attnmod.sampler.config import ModulationConfig
-from attnmod.sampler.maps import OwnershipRecord
+from attnmod.sampler.maps import OwnershipRecord, halved
 from attnmod.sampler.pickup import MatchedRows
 from attnmod.sampler.projections import Projections, TextLayers, project_text
+from attnmod.sampler.regions import owners_at
 from attnmod.sampler.schedule import progress_table
 
 # Conditioning tensors of one run that are kept apart: a guider may send its conditions in turn, each its own.
@@ -25,10 +26,13 @@ class ModulationState:
     decided on the host when a new conditioning tensor arrives; while they are off, the original processors run.
     """
 
-    def __init__(self, config: ModulationConfig, num_train_timesteps: int, map_levels: tuple[int, ...] | None):
+    def __init__(
+        self, config: ModulationConfig, num_train_timesteps: int, levels: tuple[int, ...], collect_maps: bool
+    ):
+        """levels: how often the latents are halved where there is cross-attention."""
         self.config = config
-        self.map_levels = map_levels  # None: no maps are collected
-        self.collect_maps = map_levels is not None
+        self.levels = levels
+        self.collect_maps = collect_maps
         self.self_attention_active = False
         self.cross_attention_active = False
         self.rows: RowConditioning  # of this call; set before either of the two above is
@@ -67,6 +71,7 @@ class ModulationState:
             self.ownership.fit((sample.shape[-2], sample.shape[-1]))
         self.self_attention_active = current.rows.modulates_self_attention
         self.cross_attention_active = current.rows.modulates_cross_attention
+        current.place_regions(self.levels, (sample.shape[-2], sample.shape[-1]))
         if self.cross_attention_active:
             self._provide_projections(current, unet, embeddings, timestep, lora_scale)
         if self.self_attention_active or self.cross_attention_active:
@@ -143,7 +148,7 @@ class ModulationState:
         else:
             self._conditionings.remove(free)
             free.rows.take_over(rows)
-        free.begin(embeddings, self.map_levels)
+        free.begin(embeddings, matched.masks, self.levels, self.collect_maps)
         self._conditionings = [*self._conditionings, free][-REMEMBERED_CONDITIONINGS:]
         return free
 
@@ -157,18 +162,40 @@ class Conditioning:
         self.ownership: OwnershipRecord | None = None
         self.tensor: weakref.ref[torch.Tensor] | None = None
 
-    def begin(self, embeddings: torch.Tensor, map_levels: tuple[int, ...] | None) -> None:
+    def begin(
+        self, embeddings: torch.Tensor, masks: list[torch.Tensor | None], levels: tuple[int, ...], collect_maps: bool
+    ) -> None:
         """Stand for these embeddings from now on; they are not kept alive."""
         self.tensor = weakref.ref(embeddings)
         self._version = _version(embeddings)
-        self._projected_for: tuple[int, float] | None = None
+        self._projected_for: tuple[int, float, Any] | None = None
         # A call of unconditional rows alone owns nothing, and must not hide what the conditional one owned.
-        if map_levels is None or all(prompt is None for prompt in self.rows.prompts):
+        if not collect_maps or all(prompt is None for prompt in self.rows.prompts):
             self.ownership = None
         elif self.ownership is None:
-            self.ownership = OwnershipRecord(self.rows, map_levels)
+            self.ownership = OwnershipRecord(self.rows, levels)
         else:
             self.ownership.clear()
+        self._masks, self._placed_at = masks, None
+        self.rows.owners = {}
+        with_entities = [mask is not None for mask, slots in zip(masks, self.rows.slots, strict=False) if slots]
+        if any(with_entities) and not all(with_entities):
+            raise ValueError("of the prompts in one batch some have masks and some have none; give masks to all or none")
+        self._has_regions = any(with_entities)
+
+    def place_regions(self, levels: tuple[int, ...], latent_size: tuple[int, int]) -> None:
+        """Resize the masks given by hand to every layer, once for each size of the latents."""
+        if not self._has_regions or self._placed_at == latent_size:
+            return
+        self._placed_at = latent_size
+        device = self.rows.entity_bits.device
+        for height, width in (halved(latent_size, level) for level in levels):
+            nobody = torch.full((height * width,), -1, dtype=torch.int8)
+            rows = [
+                nobody if masks is None else owners_at(masks, slots, (height, width))
+                for masks, slots in zip(self._masks, self.rows.slots, strict=True)
+            ]
+            self.rows.owners[height * width] = torch.stack(rows).to(device)
 
     def is_of(self, embeddings: torch.Tensor) -> bool:
         return self.tensor is not None and self.tensor() is embeddings and self._version == _version(embeddings)

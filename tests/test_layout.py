@@ -22,6 +22,7 @@ ALLOWED = {
         "diffusers",
         "transformers",
         "PIL",
+        "numpy",
         "attnmod",
         "attnmod.sampler",
         "attnmod.parser",
