@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attnmod import ModulationConfig, Prompt, align_tokens, modulate
+from attnmod import Curve, ModulationConfig, Prompt, align_tokens, modulate
 from attnmod.sampler.pickup import MatchedRows
 from benchmarks.bench_unet import ENTITIES, TEXT, Denoiser
 
@@ -130,7 +130,7 @@ def ledgers() -> dict[str, Ledger]:
         "stock": second_step(denoiser),
         "neutral": modulated_step(denoiser, ModulationConfig.preset("neutral")),
         "temperature": modulated_step(denoiser, ModulationConfig.preset("temperature")),
-        "mask, not balanced": modulated_step(denoiser, ModulationConfig(temperature=1, balanced=False)),
+        "mask, not balanced": modulated_step(denoiser, ModulationConfig(temperature=Curve.constant(1), balanced=False)),
         "everything on": modulated_step(denoiser, ModulationConfig()),
     }
 

@@ -99,7 +99,9 @@ class OwnershipRecord:
         maps = []
         for r, prompt in enumerate(self.rows.prompts):
             if prompt is not None:
-                ids = torch.tensor([*self.rows.slots[r], *[-1] * (self.rows.num_entities - len(self.rows.slots[r])), -1])
+                ids = torch.tensor(
+                    [*self.rows.slots[r], *[-1] * (self.rows.num_entities - len(self.rows.slots[r])), -1]
+                )
                 maps.append(ids[owner[r]])
         return torch.stack(maps).to(torch.int8)
 

@@ -136,7 +136,8 @@ class ModulationHandle:
         # From here on nothing can fail.
         # Not compiled: as a frame of its own it would be traced anew at every step.
         before_unet: Any = torch.compiler.disable(
-            self._before_unet, reason="attnmod prepares each UNet call: compile the UNet itself, not a function around it"
+            self._before_unet,
+            reason="attnmod prepares each UNet call: compile the UNet itself, not a function around it",
         )
         self._hook = self._unet.register_forward_pre_hook(before_unet, with_kwargs=True)
         for layer, processor in self._processors.items():

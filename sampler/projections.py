@@ -45,7 +45,11 @@ def project_text(
             else:
                 key, value = attn.to_k(text), attn.to_v(text)
             kept = into.get(processor)
-            if kept is not None and (kept[0].shape, kept[0].dtype, kept[0].device) == (key.shape, key.dtype, key.device):
+            if kept is not None and (kept[0].shape, kept[0].dtype, kept[0].device) == (
+                key.shape,
+                key.dtype,
+                key.device,
+            ):
                 kept[0].copy_(key)
                 kept[1].copy_(value)
             else:

@@ -26,9 +26,7 @@ class ModulationState:
     decided on the host when a new conditioning tensor arrives; while they are off, the original processors run.
     """
 
-    def __init__(
-        self, config: ModulationConfig, num_train_timesteps: int, levels: tuple[int, ...], collect_maps: bool
-    ):
+    def __init__(self, config: ModulationConfig, num_train_timesteps: int, levels: tuple[int, ...], collect_maps: bool):
         """levels: how often the latents are halved where there is cross-attention."""
         self.config = config
         self.levels = levels
@@ -180,7 +178,9 @@ class Conditioning:
         self.rows.owners = {}
         with_entities = [mask is not None for mask, slots in zip(masks, self.rows.slots, strict=False) if slots]
         if any(with_entities) and not all(with_entities):
-            raise ValueError("of the prompts in one batch some have masks and some have none; give masks to all or none")
+            raise ValueError(
+                "of the prompts in one batch some have masks and some have none; give masks to all or none"
+            )
         self._has_regions = any(with_entities)
 
     def place_regions(self, levels: tuple[int, ...], latent_size: tuple[int, int]) -> None:

@@ -1,11 +1,13 @@
 """README is true: its Python runs, its files exist, its commands are the Makefile's."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from attnmod import modulate
 from attnmod.sampler.untrained import sdxl_shaped_pipeline
 
 ROOT = Path(__file__).parent.parent
@@ -29,15 +31,29 @@ def test_its_python_runs_from_top_to_bottom(model, capsys):
         "tau": torch.full((1,), 0.5),
         "bits": torch.tensor([[-1] + [1] * 7 + [2] * 8], dtype=torch.int32),
         "hidden": torch.zeros(1),
+        "left": torch.ones(8, 8),
+        "right": torch.zeros(8, 8),
+        "prompt_embeds": torch.zeros(1, 77, 128),
+        "requests": ["a cat", "a red cube and a blue sphere"],
+        "modulate": modulate,
     }
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 4
     for block in blocks:
         block = block.replace("path/to/sdxl", str(model)).replace("float16", "float32").replace('"cuda"', '"cpu"')
+        block = block.replace("fullgraph=True", 'fullgraph=True, backend="eager"')  # no C++ compiler is asked for
+        if "handle.set_prompt" in block:
+            block = f"handle = modulate(pipe)\n{block}\nhandle.remove()"
         exec(compile(block, "README.md", "exec"), names)
     assert "a red hat" in capsys.readouterr().out
     assert names["owner"].shape == (1, 2, 16)
     assert "encode_prompt" not in vars(names["pipe"])
+
+
+def test_its_ledger_is_the_committed_one():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "ledger.json").read_text(encoding="utf-8"))
+    for name, row in rows.items():
+        assert f"| {name} | " + " | ".join(f"{value:,}" for value in row.values()) + " |" in README
 
 
 def test_what_it_links_and_lists_exists():

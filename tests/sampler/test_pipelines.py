@@ -46,7 +46,9 @@ def text_to_image(base):
 
 
 def heun(base):
-    return StableDiffusionXLPipeline(**parts(base, scheduler=HeunDiscreteScheduler.from_config(base.scheduler.config))), SIZE
+    return StableDiffusionXLPipeline(
+        **parts(base, scheduler=HeunDiscreteScheduler.from_config(base.scheduler.config))
+    ), SIZE
 
 
 def image_to_image(base):
