@@ -145,6 +145,30 @@ def test_weights_that_are_brought_in_for_the_call(pipe):
         assert torch.equal(images(pipe, PROMPT), expected)
 
 
+def test_a_model_that_is_brought_in_as_a_whole(pipe):
+    """As model offloading does, by a hook around the UNet's forward: before it the weights are somewhere else."""
+    hooks = pytest.importorskip("accelerate.hooks")
+    weights = {name: parameter.data.clone() for name, parameter in pipe.unet.named_parameters()}
+
+    class BringIn(hooks.ModelHook):
+        def pre_forward(self, module, *args, **kwargs):
+            for name, parameter in module.named_parameters():
+                parameter.data.copy_(weights[name])
+            return args, kwargs
+
+        def post_forward(self, module, output):
+            for parameter in module.parameters():
+                parameter.data.fill_(torch.nan)
+            return output
+
+    with modulate(pipe):
+        expected = images(pipe, PROMPT)
+    hooks.add_hook_to_module(pipe.unet, BringIn())
+    with modulate(pipe):
+        images(pipe, "a cat")  # leaves the weights somewhere else
+        assert torch.equal(images(pipe, PROMPT), expected)
+
+
 def test_rows_of_zeros_are_marked_as_texts_without_tokens(pipe):
     """SDXL's empty negative prompt: the kernels write zeros for such a row and read nothing."""
     with modulate(pipe, ModulationConfig.preset("mask")) as handle:
