@@ -134,6 +134,28 @@ def test_lora_scale_of_this_call_and_adapters_switched_between_calls(lora):
     assert (expected["first", 1.0] - expected["second", 1.0]).abs().max() > 1e-3
 
 
+@torch.no_grad()
+def test_lora_scale_changed_in_mid_run(lora):
+    embeddings, _, pooled, _ = lora.encode_prompt(PROMPT)
+    sample = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def step(t, scale):
+        call = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": torch.zeros(1, 6)}}
+        return lora.unet(sample, t, embeddings, cross_attention_kwargs={"scale": scale}, **call).sample
+
+    def after(*first):
+        with modulate(lora, ModulationConfig(temperature=1, balanced=False)) as handle:
+            handle.set_prompt(PROMPT, embeddings)
+            for t, scale in first:
+                step(t, scale)
+            return step(500, 0.5)
+
+    # without balancing a step has no memory of the one before
+    with_other_scale, with_same_scale = after((900, 1.0)), after((900, 0.5))
+    assert (with_other_scale - with_same_scale).abs().max() < 1e-5
+    assert (step(500, 1.0) - step(500, 0.5)).abs().max() > 1e-2
+
+
 def test_weights_that_are_brought_in_for_the_call(pipe):
     """accelerate's offloading keeps the weights elsewhere and loads each module's when it runs."""
     accelerate = pytest.importorskip("accelerate")
