@@ -26,7 +26,7 @@ import attnmod
 from attnmod import ModulationConfig, Prompt, align_tokens, modulate
 from attnmod.kernels.ops import cross_attention, self_attention
 from attnmod.sampler.conditioning import condition_rows
-from attnmod.sampler.patch import find_layers
+from attnmod.sampler.layers import find_layers
 from attnmod.sampler.untrained import sdxl_shaped_pipeline
 
 RESULTS = Path(__file__).parent / "results"

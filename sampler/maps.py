@@ -105,6 +105,13 @@ class OwnershipRecord:
                 maps.append(ids[owner[r]])
         return torch.stack(maps).to(torch.int8)
 
+    def share_of(self, row: int, entity: int) -> torch.Tensor:
+        """How often an entity owned each patch, float32 [h, w] in 0 to 1 on the CPU; row counts those with a prompt."""
+        r = [r for r, prompt in enumerate(self.rows.prompts) if prompt is not None][row]
+        shares = self.shares()[r].cpu()
+        slots = self.rows.slots[r]
+        return shares[slots.index(entity)] if entity in slots else torch.zeros(shares.shape[1:])
+
     @property
     def prompts(self) -> list[Prompt]:
         """The prompts of `entity_map`'s rows."""

@@ -1,6 +1,5 @@
 """`modulate(pipe)`: attach the modulation to one diffusers pipeline, and take it off again without a trace."""
 
-import fnmatch
 import inspect
 import warnings
 import weakref
@@ -8,25 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.attention_processor import (
-    Attention,
-    AttnProcessor,
-    AttnProcessor2_0,
-    FusedAttnProcessor2_0,
-)
+from diffusers.models.attention_processor import Attention
 
 from attnmod.parser.align import align_tokens
 from attnmod.parser.prompt import Prompt
 from attnmod.parser.syntax import parse_prompt
 from attnmod.sampler.config import ModulationConfig
+from attnmod.sampler.layers import attention_levels, check_processors, choose_layers
+from attnmod.sampler.maps import OwnershipRecord
 from attnmod.sampler.pickup import MatchedRows, PromptBook, calling_pipeline
 from attnmod.sampler.processor import CrossAttentionProcessor, SelfAttentionProcessor
 from attnmod.sampler.regions import read_masks
 from attnmod.sampler.state import ModulationState
-
-# Processors whose computation ours replaces: softmax attention, nothing added.
-PLAIN_PROCESSORS = (AttnProcessor, AttnProcessor2_0, FusedAttnProcessor2_0)
 
 # UNet -> its handle, so that no two handles work on one UNet. Neither is kept alive by this.
 _attached: weakref.WeakKeyDictionary[torch.nn.Module, "weakref.ref[ModulationHandle]"] = weakref.WeakKeyDictionary()
@@ -122,8 +114,8 @@ class ModulationHandle:
         steps = scheduler_config.get("num_train_timesteps", 1000)
         self._state = ModulationState(self.config, steps, attention_levels(self._unet), self._collect_maps)
         self._processors = {}
-        self.self_attention_layers = self._choose("self", self.config.self_attention_layers)
-        self.cross_attention_layers = self._choose("cross", self.config.cross_attention_layers)
+        self.self_attention_layers = self._make_processors("self", self.config.self_attention_layers)
+        self.cross_attention_layers = self._make_processors("cross", self.config.cross_attention_layers)
         self._state.text_layers = [
             (layer, processor)
             for layer, processor in self._processors.items()
@@ -146,27 +138,15 @@ class ModulationHandle:
         _attached[self._unet] = weakref.ref(self)
         self._attached = True
 
-    def _choose(self, kind: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    def _make_processors(self, kind: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
         """Make a processor for every layer that is to be modulated; nothing is installed yet. Returns their names."""
-        layers = find_layers(self._unet)[kind]
-        names = [name for name in layers if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
-        if patterns and not names:
-            raise ValueError(
-                f"{kind}_attention_layers {list(patterns)} match none of the UNet's {len(layers)} {kind}-attention"
-                f" layers, such as {next(iter(layers), 'none')!r}"
-            )
+        layers = choose_layers(self._unet, kind, patterns)
         if not getattr(self.config, f"modulates_{kind}_attention"):
             return ()
+        check_processors(layers)
         make = {"self": SelfAttentionProcessor, "cross": CrossAttentionProcessor}[kind]
-        for name in names:
-            processor = layers[name].processor
-            if type(processor) not in PLAIN_PROCESSORS:
-                raise ValueError(
-                    f"layer {name} has the processor {type(processor).__name__} of another tool; modulate works on"
-                    f" {', '.join(plain.__name__ for plain in PLAIN_PROCESSORS)}. Remove the other tool first."
-                )
-            self._processors[layers[name]] = make(self._state, processor)
-        return tuple(names)
+        self._processors |= {layer: make(self._state, layer.processor) for layer in layers.values()}
+        return tuple(layers)
 
     def remove(self) -> None:
         """Put everything back as it was. Calling it again does nothing."""
@@ -359,33 +339,37 @@ class ModulationHandle:
         Raises:
             RuntimeError: attached without `maps=True`, or nothing modulated has run yet.
         """
+        return self._ownership("entity_map").entity_map()
+
+    def heat_map(self, entity: int | str, *, image: int = 0) -> torch.Tensor:
+        """How clearly an entity owns each patch: its share of the heads, layers and steps of the last run.
+
+        Args:
+            entity: id, text ("a red hat") or head noun ("hat") of an entity; of several the first.
+            image: which image of the run.
+
+        Returns:
+            float32 [h, w] in 0 to 1 on the CPU, of the size of `entity_map`.
+
+        Raises:
+            RuntimeError: as `entity_map`.
+            ValueError: no such entity.
+            IndexError: no such image.
+        """
+        ownership = self._ownership("heat_map")
+        prompt = ownership.prompts[image]
+        for one in prompt.entities:
+            if entity in (one.id, one.text, one.head):
+                return ownership.share_of(image, one.id)
+        known = ", ".join(f"{one.id} {one.text!r}" for one in prompt.entities) or "none"
+        raise ValueError(f"the prompt has no entity {entity!r}; it has {known}")
+
+    def _ownership(self, asked: str) -> OwnershipRecord:
         if not self._collect_maps:
-            raise RuntimeError("entity_map() needs modulate(pipe, maps=True)")
+            raise RuntimeError(f"{asked}() needs modulate(pipe, maps=True)")
         if self._state.ownership is None:
-            raise RuntimeError("entity_map() has nothing to show: no modulated run since attaching")
-        return self._state.ownership.entity_map()
-
-
-def find_layers(unet: torch.nn.Module) -> dict[str, dict[str, Attention]]:
-    """The attention layers of a UNet's transformer blocks: {"self": {name: layer}, "cross": {name: layer}}."""
-    layers: dict[str, dict[str, Attention]] = {"self": {}, "cross": {}}
-    for block_name, block in unet.named_modules():
-        if isinstance(block, BasicTransformerBlock):
-            for part in ("attn1", "attn2"):
-                layer = getattr(block, part)
-                if isinstance(layer, Attention):
-                    layers["cross" if layer.is_cross_attention else "self"][f"{block_name}.{part}"] = layer
-    return layers
-
-
-def attention_levels(unet: torch.nn.Module) -> tuple[int, ...]:
-    """How often the latents are halved in the blocks that have cross-attention, ascending."""
-    deepest = len(getattr(unet, "down_blocks", ())) - 1
-    levels = set()
-    for name in find_layers(unet)["cross"]:
-        block, index, *_ = name.split(".")
-        levels.add({"down_blocks": int, "up_blocks": lambda i: deepest - int(i)}.get(block, lambda _: deepest)(index))
-    return tuple(sorted(levels))
+            raise RuntimeError(f"{asked}() has nothing to show: no modulated run since attaching")
+        return self._state.ownership
 
 
 def _as_config(config: ModulationConfig | str | None) -> ModulationConfig:

@@ -52,6 +52,17 @@ def test_modulated_the_picture_is_the_owner_map(handwired, steps, guidance):
     assert owners.tolist() == [[[0] * 4 + [1] * 4] * 8]
 
 
+def test_heat_maps(handwired):
+    """Every head, layer and step agrees here, so each share is 0 or 1."""
+    with modulate(handwired, MASK, maps=True) as handle:
+        run(handwired, [PROMPT, "a blue sphere"], steps=2, batch=2)
+        for name in (0, "a red cube", "cube"):
+            assert handle.heat_map(name).tolist() == [[1.0] * 4 + [0.0] * 4] * 8
+        assert handle.heat_map("sphere", image=1).eq(1).all()
+        with pytest.raises(ValueError, match=r"no entity 'cone'; it has 0 'a red cube', 1 'a blue sphere'"):
+            handle.heat_map("cone")
+
+
 @pytest.mark.parametrize("preset", ["default", "mask"])
 def test_the_pixels_too(handwired, preset):
     with modulate(handwired, preset):

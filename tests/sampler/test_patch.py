@@ -7,7 +7,8 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from attnmod import ModulationConfig, modulate
 from attnmod.kernels import reference
-from attnmod.sampler.patch import current_handle, find_layers
+from attnmod.sampler.layers import find_layers
+from attnmod.sampler.patch import current_handle
 from attnmod.sampler.untrained import sdxl_shaped_pipeline
 from tests.handwired import colour_latents, wish_latents
 from tests.sampler.test_handwired import HALVES, MASK, PROMPT, close, run

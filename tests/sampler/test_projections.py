@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attnmod import ModulationConfig, modulate
-from attnmod.sampler.patch import find_layers
+from attnmod.sampler.layers import find_layers
 from attnmod.sampler.untrained import sdxl_shaped_pipeline
 from tests.sampler.test_compile import images
 
