@@ -63,6 +63,18 @@ def test_heat_maps(handwired):
             handle.heat_map("cone")
 
 
+@torch.no_grad()
+def test_a_map_is_of_the_last_run_alone(handwired):
+    """Also where a loop of the user's own runs the very same embeddings again."""
+    with modulate(handwired, MASK, maps=True) as handle:
+        embeddings, _, pooled, _ = handwired.encode_prompt(PROMPT, do_classifier_free_guidance=False)
+        conditions = {"text_embeds": pooled, "time_ids": torch.zeros(1, 6)}
+        for wishes in (HALVES, [line[::-1] for line in HALVES]):
+            for timestep in (900, 500, 100):
+                handwired.unet(wish_latents(wishes), timestep, embeddings, added_cond_kwargs=conditions)
+        assert handle.heat_map("cube").tolist() == [[0.0] * 4 + [1.0] * 4] * 8
+
+
 @pytest.mark.parametrize("preset", ["default", "mask"])
 def test_the_pixels_too(handwired, preset):
     with modulate(handwired, preset):
