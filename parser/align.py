@@ -24,7 +24,7 @@ _NAMED_IN_A_WARNING = 4  # a 10,000 character prompt loses hundreds of entities;
 Offsets = tuple[int, int]
 
 
-def align_tokens(prompt: Prompt, tokenizer: Any, *, length: int | None = None) -> Prompt:
+def align_tokens(prompt: Prompt, tokenizer: Any, *, length: int | None = None, chunks: int | None = 1) -> Prompt:
     """Fill `Prompt.tokens`: one Token for each position of the text encoder.
 
     The layout is the one that diffusers hands to the text encoder: bos, the text cut to fit, eos, padding. eos is
@@ -38,14 +38,16 @@ def align_tokens(prompt: Prompt, tokenizer: Any, *, length: int | None = None) -
     Args:
         prompt: parsed or given by hand; tokens that it has already are replaced.
         tokenizer: a Hugging Face tokenizer. One without offsets (a slow one) is asked for growing pieces of the text.
-        length: number of positions; by default what the tokenizer says, or 77.
+        length: number of positions of the text encoder; by default what the tokenizer says, or 77.
+        chunks: how many texts of that length a long prompt is encoded as, each with bos and eos of its own, as Compel
+            and sd_embed do; None: as many as it needs.
 
     Returns:
         The same prompt with tokens, and with a warning for each kind of loss.
 
     Raises:
         TypeError: prompt is not a Prompt.
-        ValueError: length leaves no room for the special tokens.
+        ValueError: length leaves no room for the special tokens, or chunks is below 1.
     """
     if not isinstance(prompt, Prompt):
         raise TypeError(f"prompt is a {type(prompt).__name__}: it must be a Prompt, as parse_prompt returns")
@@ -56,7 +58,11 @@ def align_tokens(prompt: Prompt, tokenizer: Any, *, length: int | None = None) -
     elif isinstance(length, bool) or not isinstance(length, int):
         raise TypeError(f"length is {length!r}: it must be an integer")
 
-    ids, offsets = _encode(tokenizer, _encodable(prompt.text), length)
+    if chunks is not None and (isinstance(chunks, bool) or not isinstance(chunks, int) or chunks < 1):
+        raise ValueError(f"chunks is {chunks!r}: it must be an integer of at least 1, or None")
+
+    read = None if chunks is None else length * chunks
+    ids, offsets = _encode(tokenizer, _encodable(prompt.text), read)
     has_bos = bool(ids) and ids[0] == getattr(tokenizer, "bos_token_id", None) and _is_empty(offsets[0])
     has_eos = len(ids) > has_bos and ids[-1] == getattr(tokenizer, "eos_token_id", None) and _is_empty(offsets[-1])
     room = length - has_bos - has_eos
@@ -64,18 +70,22 @@ def align_tokens(prompt: Prompt, tokenizer: Any, *, length: int | None = None) -
         raise ValueError(f"length is {length}: it must be at least {has_bos + has_eos}, for the special tokens")
     body = offsets[has_bos : len(offsets) - has_eos]
     seen_by = [_visible_to(prompt, span) for span in body]
+    count = chunks or (max(1, -(-len(body) // room)) if room > 0 else 1)
 
     tokens: list[Token] = []
-    if has_bos:
-        tokens.append(Token(0, str(tokenizer.bos_token), "bos"))
-    for span, entities in zip(body[:room], seen_by[:room], strict=True):
-        kind = "entity" if entities else "global"
-        tokens.append(Token(len(tokens), prompt.text[slice(*span)], kind, entities))
-    if has_eos:
-        tokens.append(Token(len(tokens), str(tokenizer.eos_token), "eos"))
     pad = str(getattr(tokenizer, "pad_token", None) or "")
-    tokens.extend(Token(index, pad, "pad") for index in range(len(tokens), length))
-    return prompt.with_tokens(tokens, _losses(prompt, body, seen_by, room, length))
+    for first in range(0, count * max(room, 1), max(room, 1)):
+        stop = min(first + room, len(body))
+        if has_bos:
+            tokens.append(Token(len(tokens), str(tokenizer.bos_token), "bos"))
+        for span, entities in zip(body[first:stop], seen_by[first:stop], strict=True):
+            kind = "entity" if entities else "global"
+            tokens.append(Token(len(tokens), prompt.text[slice(*span)], kind, entities, prompt.weight(*span)))
+        if has_eos:
+            tokens.append(Token(len(tokens), str(tokenizer.eos_token), "eos"))
+        while len(tokens) % length:
+            tokens.append(Token(len(tokens), pad, "pad"))
+    return prompt.with_tokens(tokens, _losses(prompt, body, seen_by, count * room, count * length))
 
 
 def _visible_to(prompt: Prompt, span: Offsets) -> tuple[int, ...]:
@@ -116,19 +126,53 @@ def _names(texts: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
-def _encode(tokenizer: Any, text: str, length: int) -> tuple[list[int], list[Offsets]]:
+def _encode(tokenizer: Any, text: str, length: int | None) -> tuple[list[int], list[Offsets]]:
     """Token ids of the whole text, special tokens included, and the characters that each stands for."""
-    if not getattr(tokenizer, "is_fast", True):
-        return _encode_without_offsets(tokenizer, text, length)
-    encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
-    return list(encoded["input_ids"]), [(int(a), int(b)) for a, b in encoded["offset_mapping"]]
+    text, origins = _with_all_vectors(tokenizer, text)
+    if getattr(tokenizer, "is_fast", True):
+        encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
+        ids, offsets = list(encoded["input_ids"]), [(int(a), int(b)) for a, b in encoded["offset_mapping"]]
+    else:
+        ids, offsets = _encode_without_offsets(tokenizer, text, length)
+    if origins is not None:
+        offsets = [span if _is_empty(span) else (origins[span[0]][0], origins[span[1] - 1][1]) for span in offsets]
+    return ids, offsets
+
+
+def _with_all_vectors(tokenizer: Any, text: str) -> tuple[str, list[Offsets] | None]:
+    """The text with learnt words of several vectors written out, as diffusers does before it tokenises.
+
+    "<cat>" of three vectors is "<cat> <cat>_1 <cat>_2" to the text encoder. Also the characters of the text that each
+    character of the longer one stands for; None if nothing had to be written out.
+    """
+    added = getattr(tokenizer, "added_tokens_encoder", None) or {}
+    learnt = sorted((word for word in added if f"{word}_1" in added and word in text), key=len, reverse=True)
+    if not learnt:
+        return text, None
+    longer: list[str] = []
+    origins: list[Offsets] = []
+    place = 0
+    for match in re.finditer("|".join(map(re.escape, learnt)), text):
+        longer.append(text[place : match.start()])
+        origins += [(one, one + 1) for one in range(place, match.start())]
+        word, number = match[0], 1
+        written = word
+        while f"{word}_{number}" in added:
+            written += f" {word}_{number}"
+            number += 1
+        longer.append(written)
+        origins += [match.span()] * len(written)
+        place = match.end()
+    longer.append(text[place:])
+    origins += [(one, one + 1) for one in range(place, len(text))]
+    return "".join(longer), origins
 
 
 # words, single signs, and each character of scripts that write no blanks between words
 _STEP = re.compile(r"[^\W\u0e00-\uffff]+|\S")
 
 
-def _encode_without_offsets(tokenizer: Any, text: str, length: int) -> tuple[list[int], list[Offsets]]:
+def _encode_without_offsets(tokenizer: Any, text: str, length: int | None) -> tuple[list[int], list[Offsets]]:
     """Offsets by cumulative re-encoding, for a tokenizer that gives none.
 
     The text is encoded up to one word end after the other. Where those ids are the beginning of the whole text's
@@ -140,7 +184,7 @@ def _encode_without_offsets(tokenizer: Any, text: str, length: int) -> tuple[lis
     offsets: list[Offsets] = []
     start = 0
     for step in _STEP.finditer(text):
-        if len(offsets) > length:
+        if length is not None and len(offsets) > length:
             break
         known = list(tokenizer(text[: step.end()], add_special_tokens=False, verbose=False)["input_ids"])
         if len(known) > len(offsets) and plain[: len(known)] == known:

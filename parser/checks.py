@@ -32,6 +32,21 @@ def check_weight(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {value!r}: it must be a finite number of at least 0")
 
 
+def check_weights(name: str, value: Any, length: int) -> None:
+    """(start, end, weight) stretches of a text of this length, ascending."""
+    if not isinstance(value, tuple):
+        raise ValueError(f"{name} is {value!r}: it must be a tuple of (start, end, weight)")
+    before = 0
+    for place, one in enumerate(value):
+        if not isinstance(one, tuple) or len(one) != 3:
+            raise ValueError(f"{name}[{place}] is {one!r}: it must be (start, end, weight)")
+        check_span(f"{name}[{place}]", one[:2])
+        check_weight(f"{name}[{place}]", one[2])
+        if one[0] < before or one[1] > length:
+            raise ValueError(f"{name}[{place}] is {one!r}: stretches ascend and lie within {length} characters")
+        before = one[1]
+
+
 def check_strings(name: str, value: Any) -> None:
     if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
         raise ValueError(f"{name} is {value!r}: it must be a tuple of strings")

@@ -195,6 +195,9 @@ def adjectives_then_noun(words: list[Word], place: int) -> bool:
 def _number(word: str) -> int | None:
     if word in NUMBERS:
         return NUMBERS[word]
+    tens, hyphen, ones = word.partition("-")
+    if hyphen and NUMBERS.get(tens, 0) >= 20 and NUMBERS.get(ones, 10) < 10:
+        return NUMBERS[tens] + NUMBERS[ones]  # "twenty-two"
     # str.isdecimal also takes digits of other scripts, which int reads; "²" it leaves alone
     return int(word) if word.isdecimal() and len(word) <= 6 else None
 

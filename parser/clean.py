@@ -18,6 +18,7 @@ class Cleaned:
 
     readable: str
     warnings: tuple[str, ...] = ()
+    syntax: tuple[tuple[int, int], ...] = ()  # runs of weight syntax, which belong to no entity
 
 
 _NETWORK = re.compile(r"<(?:lora|lyco|hypernet|lbw):[^<>]*>", re.IGNORECASE)
@@ -26,6 +27,7 @@ _PLUSES = re.compile(r"(?<=[\w)])(?:\+{1,}|-{2,})(?=[\s,.)]|$)")
 _BREAK = re.compile(r"\bBREAK\b")
 # no language, and spaCy's tokenizer takes seconds for thousands of signs without a blank
 _RUBBLE = re.compile(r"[^\w\s]{9,}")
+_HIDDEN = re.compile("x+")
 _NESTED = re.compile(r"\({2,}|\[[^\[\]]*\]|\{[^{}]*\}")
 
 
@@ -43,13 +45,14 @@ def clean(text: str, *, english: bool = True) -> Cleaned:
         warnings.append("the parser reads English: no entities were looked for in another script; give them by hand")
         return Cleaned("", tuple(warnings))
     readable = _without_syntax(text)
+    syntax = tuple((run.start(), run.end()) for run in _HIDDEN.finditer(_difference(text, readable)))
     if readable != text:
         warnings.append(
             "weight syntax is not interpreted: its characters stay in the text that is encoded, as global tokens"
         )
     readable = _RUBBLE.sub(lambda match: " " * len(match[0]), "".join(map(_plain, readable)))
     readable = re.sub(r"(?<![\s,.;:!?])\n", ",", readable).replace("\n", " ").replace("\r", " ").replace("\t", " ")
-    return Cleaned(_lowered(readable), tuple(warnings))
+    return Cleaned(_lowered(readable), tuple(warnings), syntax)
 
 
 def _without_syntax(text: str) -> str:
@@ -59,6 +62,13 @@ def _without_syntax(text: str) -> str:
         text = pattern.sub(lambda match: " " * len(match[0]), text)
     text = _BREAK.sub("  .  ", text)
     return re.sub(r"[()\[\]{}]", " ", text) if weighted else text
+
+
+def _difference(text: str, readable: str) -> str:
+    """Where the two differ, as marks."""
+    if text == readable:
+        return ""
+    return "".join(" " if one == other else "x" for one, other in zip(text, readable, strict=True))
 
 
 def _plain(character: str) -> str:

@@ -22,6 +22,9 @@ def describe(prompt: Prompt, *, colour: bool = False) -> str:
         for kind in kinds:
             phrases = ", ".join(f'"{phrase.text}"' for phrase in prompt.globals if phrase.kind == kind)
             lines.append(f"  {kind:<9}{phrases}")
+    if prompt.weights:
+        named = ", ".join(f'"{prompt.text[start:end]}" {weight:g}' for start, end, weight in prompt.weights)
+        lines += ["", f"weights: {named}"]
     if prompt.tokens:
         lines += ["", "tokens:", *_token_lines(prompt, colour)]
     if prompt.warnings:
@@ -62,7 +65,7 @@ def _entity_line(entity: Entity, colour: bool) -> str:
     if entity.negated:
         facts.append("negated")
     facts.append(f"rule {entity.rule}")
-    return f"{_paint(name, entity.id) if colour else name}  {'; '.join(facts)}"
+    return f"{paint(name, entity.id) if colour else name}  {'; '.join(facts)}"
 
 
 def _token_lines(prompt: Prompt, colour: bool) -> list[str]:
@@ -80,7 +83,7 @@ def _token_lines(prompt: Prompt, colour: bool) -> list[str]:
         special = token.kind in ("bos", "eos", "pad")
         texts = "" if special else " ".join(one.text for one in prompt.tokens[first:place])
         line = f"  {numbers:<7}{token.kind + owners:<13}{texts}".rstrip()
-        lines.append(_paint(line, token.entities[-1]) if colour and token.entities else line)
+        lines.append(paint(line, token.entities[-1]) if colour and token.entities else line)
     return lines
 
 
@@ -96,7 +99,7 @@ def _painted_text(prompt: Prompt) -> str:
     return "".join(painted) + (_RESET if current is not None else "")
 
 
-def _paint(text: str, entity: int) -> str:
+def paint(text: str, entity: int) -> str:
     return f"{_start(entity)}{text}{_RESET}"
 
 

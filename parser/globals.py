@@ -45,9 +45,14 @@ def _kind(reading: Reading, place: int) -> str | None:
     if chunk is not None:
         return chunk.role if chunk.role in ("relation", "action") else "other"
     word = reading.words[place]
+    after_verb = reading.pos(place - 1) == "verb" and reading.chunk_at(place - 1) is None
+    if after_verb and (
+        word.lower in ("together", "apart", "away") or (word.pos == "adverb" and word.lower.endswith("ly"))
+    ):
+        return "action"
     if word.lower in RELATING:
         return "relation"
-    if word.pos == "verb":
+    if word.pos in ("verb", "particle"):
         return "action"
     if word.pos == "preposition":
         return "relation"
@@ -55,6 +60,8 @@ def _kind(reading: Reading, place: int) -> str | None:
         return "lead"
     if word.pos == "pronoun":
         return "tail"
+    if word.pos == "number" and reading.word(place - 1) in ("each", "every", "another"):
+        return None  # "each one"
     if word.pos in ("adjective", "number", "noun"):
         return "other"
     return None

@@ -40,7 +40,9 @@ IRREGULAR_PLURALS = {
 # "a cat" is one cat
 ARTICLES = words("a an one")
 # with a singular noun these too mean one: "the cat", "his hat", "another device"
-SINGULAR_DETERMINERS = words("the this that each every another either neither his her its their my your our")
+SINGULAR_DETERMINERS = words("the this that each every another either neither his her its their my your our whose")
+# whose part it is: of a person, of a thing or an animal, of either
+OWNING = {"his": "person", "her": "person", "its": "thing", "their": "any"}
 # quantities without a number: the count stays open
 VAGUE_QUANTITIES = words("several many some few any various multiple numerous countless more most all other enough no")
 DETERMINERS = ARTICLES | SINGULAR_DETERMINERS | VAGUE_QUANTITIES | words("these those both what which whose such half")
@@ -61,7 +63,7 @@ COUNTED_GROUPS = {"pair": 2, "couple": 2, "duo": 2, "trio": 3, "quartet": 4, "do
 GROUPS = words(
     "group bunch stack pile row flock herd pack crowd set collection cluster heap line swarm school array number "
     "lot variety handful series assortment bundle team band gang fleet pride litter troop mound load ton plenty "
-    "majority range host mass string"
+    "majority range host mass string bouquet"
 )
 # one piece of something: the number counts pieces ("two slices of pizza")
 PIECES = words(
@@ -80,7 +82,9 @@ PARTS = words(
     "paw roof door window wall handle wheel seat lid blade needle thorn collar sleeve button screen hood engine "
     "sail page cover tip peak back front top bottom side skin shell horn mane beak claw fin scale string key lens "
     "strap sole heel tire tyre trunk mouth tooth lip cheek finger toe chest neck shoulder spine label frame "
-    "bumper grille carving"
+    "bumper grille carving ceiling floor rim surface lining base knob hinge hem brim buckle zipper cuff petals stalk "
+    "entrance gate doorway interior exterior web spout pedal fender windshield mast deck hull balcony porch chimney "
+    "facade staircase tower steeple dome arch crown"
 )
 # where, not what: "to the left of", "on top of", "in the middle"
 SPATIAL = words(
@@ -89,6 +93,8 @@ SPATIAL = words(
     "righthand upper lower forefront"
 )
 
+# how things are arranged: "in a row"
+ARRANGEMENTS = words("row pile line circle group stack heap queue cluster column ring crowd bunch")
 # adjectives that may stand before those: "on the far left"
 SPATIAL_MODIFIERS = words("very far other opposite same hand exact bottom upper lower")
 # adjectives and adverbs that relate two things: "next to", "close to"
@@ -152,10 +158,20 @@ PLACES = words(
     "prairie tundra rainforest orchard vineyard greenhouse courtyard patio lawn lobby corridor nightclub ballroom "
     "festival parade party wedding concert event ceremony area air shade breeze wind ruins rooftop fairground "
     "suburb neighborhood downtown skyline horizon dusk gallery arena rink slope trail interior reserve campsite "
-    "bakery fair range mars moon salon spa campus"
+    "bakery fair range mars moon salon spa campus stage court course driveway shelter bar pub diner clinic pasture "
+    "marsh "
+    "racetrack track battlefield cemetery graveyard circus carnival lounge den nursery cellar loft terrace cafeteria "
+    "foyer vestibule entryway tunnel bay outdoors indoors dorm auditorium bazaar port village clearing grove canal "
+    "bedside"
+)
+# places with an outline of their own: as a tag without a preposition they are things ("mountains, river, log cabin")
+LANDMARKS = words(
+    "mountain hill river lake pond castle island cave palace temple church tower moon canyon volcano pier dock"
 )
 # the prepositions that set a scene; "near a lake" and "next to a forest" speak of things
-SCENE_PREPOSITIONS = words("in on at during inside within across through throughout against under amid amidst among")
+SCENE_PREPOSITIONS = words(
+    "in on at into during inside within across through throughout against under amid amidst among"
+)
 # places that are a scene after "on" too; on others things stand ("on a hill", "on the grass")
 SURFACE_PLACES = words(
     "beach street road sidewalk field farm island coast shore moon mars campus playground plaza prairie savanna court "
@@ -186,6 +202,11 @@ BE_FORMS = words("be is are was were been being 's 're am")
 # verbs whose bare adjective describes the subject: "the tub sits empty", "lights flash yellow"
 STATE_VERBS = words(
     "sits sit sitting stands stand standing lies lay lays lying flash flashes glow glows shine shines turn"
+)
+# irregular pasts, which are never nouns though a tagger may say so
+PASTS = words(
+    "swam sat stood flew sang drove wrote came went grew ate hung shone ran rode fell leapt crept slept wept swept "
+    "clung sprang stung swung shrank knelt dove threw caught brought took gave"
 )
 # -ing and -s forms that the tagger likes to call nouns after a noun
 POSTURES = words(
@@ -221,36 +242,64 @@ BODY_PARTS = words(
     "claw paw mane whisker beak tattoo freckle braid ponytail bangs eyebrow eyelash cheek smile "
     "muscle fang tusk antler pigtail haircut hairstyle tongue neck"
 )
-ANIMATE = words(
+PEOPLE = words(
     "man woman person boy girl child kid baby toddler guy lady gentleman couple adult teenager student teacher "
     "doctor nurse chef soldier knight king queen prince princess wizard witch astronaut cowboy pirate ninja "
     "samurai warrior player athlete dancer artist musician singer farmer worker fisherman policeman officer "
     "fireman firefighter skier skater surfer skateboarder snowboarder bicyclist cyclist biker rider driver pilot "
     "sailor hunter customer waiter waitress bride groom mother father mom dad parent son daughter brother sister "
     "friend monk nun priest clown robot elf fairy mermaid vampire zombie angel demon monster alien superhero "
-    "character figure model human skeleton ghost dog cat puppy kitten bird horse pony cow bull sheep lamb goat "
+    "character figure model human skeleton ghost wife husband grandmother grandfather grandma grandpa tourist "
+    "passenger pedestrian batter pitcher umpire catcher boxer pianist guitarist drummer biker gardener volunteer "
+    "owner partner baker painter sculptor builder mechanic teammate coach swimmer runner climber hiker explorer "
+    "scientist judge butler thief detective barista bartender shopper traveler wanderer neighbor guest family crowd"
+)
+ANIMALS = words(
+    "dog cat puppy kitten bird horse pony cow bull sheep lamb goat "
     "pig rabbit bunny mouse rat hamster squirrel fox wolf bear panda lion tiger leopard cheetah elephant giraffe "
     "zebra monkey gorilla ape chimpanzee deer moose elk kangaroo koala raccoon otter beaver hedgehog bat owl "
     "eagle hawk parrot crow raven penguin duck goose swan chicken rooster hen turkey peacock flamingo pigeon dove "
     "turtle tortoise frog toad snake lizard crocodile alligator dinosaur dragon unicorn fish shark whale dolphin "
     "octopus crab lobster bee butterfly ant spider insect animal creature camel donkey llama alpaca seal "
-    "walrus hippo rhino hippopotamus rhinoceros corgi retriever poodle bulldog wife husband grandmother "
-    "grandfather grandma grandpa tourist passenger pedestrian batter pitcher umpire catcher boxer"
+    "walrus hippo rhino hippopotamus rhinoceros corgi retriever poodle bulldog duckling calf foal fawn cub gecko "
+    "salamander jellyfish snail worm caterpillar ladybug moth dragonfly heron pelican sparrow robin hummingbird ostrich"
 )
+ANIMATE = PEOPLE | ANIMALS
 # what is done, not shown: "taking a bite", "telling a story"
 EVENTS = words(
     "bite nap walk stroll tour trick break conversation lesson class relief time fun way look turn rest ride "
     "performance presentation speech talk idea thought feeling sense story joy peace love hope music melody song "
     "game soccer football basketball baseball tennis yoga fetch calligraphy skill routine project plan problem "
     "exercise research course competition race protest memory life jump move adventure meal-time pose ease "
-    "testament grace speed temptation innovation romance ambiance awe care comfort sight"
+    "testament grace speed temptation innovation romance ambiance awe care comfort sight golf hockey cricket rugby "
+    "chess poker volleyball badminton tag hide-and-seek duet solo concerto photoshoot shoot interview meeting "
+    "rehearsal practice training workout marathon dive swim run hike sprint leap backflip somersault handstand "
+    "pose dance waltz ballet yawn nod wave hug kiss handshake smile laugh chat discussion debate joke prayer fun "
+    "homework chore business work job trip journey vacation picnic celebration ride"
 )
 # what cannot be pointed at: "a creature of stealth and beauty"
 ABSTRACTIONS = words(
     "harmony beauty power precision stealth elegance memory tranquility serenity meditation entertainment "
     "relaxation perfection essence strength courage wisdom freedom contrast temptation innovation artistry "
-    "reflection sophistication nostalgia mystery wonder charm comfort luxury chaos silence confidence"
+    "sophistication nostalgia mystery wonder charm comfort luxury chaos silence confidence testament ingenuity "
+    "ambition growth survival witness passage reminder symbol symphony celebration affection delight excitement "
+    "happiness sadness anger fear pride enthusiasm curiosity determination patience imagination creativity "
+    "knowledge truth justice spirit soul destiny fate hope faith despair solitude peace calm coziness warmth "
+    "simplicity complexity grandeur majesty splendor prosperity progress history tradition culture heritage "
+    "civilization humanity resilience endurance perseverance strength vitality energy momentum motion rhythm "
+    "melody tune music fashion attention advantage importance interest inspiration contemplation concentration "
+    "anticipation amusement admiration gratitude relaxation leisure pleasure joy love grief passage eternity "
+    "sense past future mind infinity dignity purity innocence youth romance intimacy friendship teamwork unity "
+    "diversity"
 )
+# nouns for a picture as a whole, said of it after a comma: "..., a masterpiece of color and texture"
+VERDICTS = words(
+    "masterpiece testament witness reminder symbol celebration spectacle sight study tribute ode homage example "
+    "explosion feast riot expression ritual treat dream promise portrayal display depiction reflection creation"
+)
+# what is taken with a camera, or in other set phrases: "taking photos of a fountain"
+TAKING = words("taking takes take took snapping snaps snap shooting shoots making makes")
+TAKEN = words("photo photograph picture selfie video note step breath snapshot shot turn seat care")
 COLOURS = words(
     "red green blue yellow orange purple pink brown black white gray grey gold golden silver beige tan turquoise "
     "teal cyan magenta violet indigo maroon navy crimson scarlet ivory cream bronze copper lavender lime olive "
@@ -265,13 +314,26 @@ MATERIALS = words(
     "quartz amber"
 )
 # adjectives that stand after their noun: "a glass full of milk", "a zebra alone"
+PRONOUNS = words(
+    "i you he she it we they me him her us them one ones mine yours hers ours theirs myself yourself himself herself "
+    "itself ourselves themselves each everyone everybody everything someone somebody something anyone anything nobody "
+    "nothing none others another both all some many several this that these those there what who whom which"
+)
+# what stands behind a noun as an adverb; another word there that a tagger calls one is a noun ("a fire hydrant")
+ADVERBS = words(
+    "together alone away apart outside inside nearby indoors outdoors upright here there back down up off out along "
+    "across around over too also very just so forward backward high low fast well again now then today overhead "
+    "above below behind ahead upstairs downstairs downhill uphill upside aside not never almost nearly quite rather "
+    "as even only still always often once twice underneath underwater in on by through past about midair abreast"
+)
 POSTNOMINAL = words(
     "full alone asleep awake open closed empty visible available ready close together aglow ablaze afloat"
 )
 # -ing forms of verbs without an object: before a noun they modify it ("glowing red eyes", "in shining armor")
 GLOWING = words(
     "glowing shining burning flowing flying smiling sleeping blooming falling sparkling glittering shimmering melting "
-    "floating trailing rising setting billowing flickering gleaming twinkling swirling drifting laughing dancing"
+    "floating trailing rising setting billowing flickering gleaming twinkling swirling drifting laughing dancing "
+    "soaring towering twisting winding soothing charming calming"
 )
 # participles with a colour behind them: "a door painted red"
 PAINTED = words("painted colored coloured dyed stained")

@@ -18,7 +18,9 @@ from attnmod.parser.lexicon import (
     HOLDING,
     MADE_OF,
     MATERIALS,
+    OWNING,
     PARTS,
+    PEOPLE,
     RELATING,
     WEARING,
     singular,
@@ -75,6 +77,28 @@ def possessive(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
     if reading.gap(before, chunk) not in (["'s"], ["\u2019s"], ["'"], ["\u2019"]):
         return False
     return _adopt(reading, before, chunk, range(before.stop, chunk.first))
+
+
+def own_part(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
+    """Its, his, her, their or whose part or clothes: of the one that the pronoun can mean.
+
+    >>> outline("a robot whose eyes are red and a dog wagging its tail")
+    'robot x1; eyes: red < robot; dog x1; tail x1 < dog; [action: wagging]'
+    """
+    if chunk.opener == "whose":
+        return before.role == "entity" and _adopt(reading, before, chunk, range(before.stop, chunk.first))
+    whose = OWNING.get(chunk.opener)
+    noun = reading.head(chunk)
+    if whose is None or not {noun, singular(noun)} & (BODY_PARTS | CLOTHING | PARTS):
+        return False
+    earlier = [other for other in reading.chunks if other.stop <= chunk.first and other.role == "entity"]
+    earlier = [other for other in reversed(earlier) if not other.negated]
+    people = [other for other in earlier if singular(reading.head(other)) in PEOPLE]
+    animate = [other for other in earlier if is_animate(reading, other)]
+    one = [other for other in animate if other not in people and not reading.words[other.head].plural]
+    many = [other for other in earlier if reading.words[other.head].plural]
+    fitting = {"person": people or animate, "thing": one or earlier, "any": many or animate or earlier}[whose]
+    return bool(fitting) and _adopt(reading, fitting[0], chunk, ())
 
 
 def of_part(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
@@ -295,6 +319,7 @@ def _list_goes_on(reading: Reading, chunk: Chunk) -> bool:
 
 NESTING: tuple[Callable[[Reading, Chunk, Chunk], bool], ...] = (
     possessive,
+    own_part,
     of_part,
     worn,
     held,

@@ -82,6 +82,9 @@ def after_noun(reading: Reading) -> None:
         if chunk.role != "entity" or chunk.negated:
             continue
         place = chunk.stop
+        while reading.pos(place) == "adjective" and reading.words[place].describes == chunk.head:
+            chunk.extras.append((place, place + 1))  # as French has it: "une chaise bleue"
+            place += 1
         if reading.word(place) in PAINTED and reading.pos(place + 1) == "adjective":
             chunk.extras.append((place, place + 2))
         elif reading.word(place) == "in" and reading.word(place + 1) in COLOURS and is_animate(reading, chunk):

@@ -27,6 +27,7 @@ from attnmod.parser.checks import (
     check_strings,
     check_text,
     check_weight,
+    check_weights,
     list_of,
     span_of,
 )
@@ -202,6 +203,8 @@ class Prompt:
         globals: phrases that every patch sees. Words in neither list ("and", commas) are global too.
         warnings: what the user should know, in sentences.
         tokens: one per position of the text encoder, empty until `align_tokens` fills it.
+        weights: (start, end, weight) of the characters that the user weighted, left to right, none overlapping; empty
+            unless weight syntax was read. In JSON the key is there only then.
     """
 
     text: str
@@ -209,9 +212,11 @@ class Prompt:
     globals: tuple[Phrase, ...] = ()
     warnings: tuple[str, ...] = ()
     tokens: tuple[Token, ...] = ()
+    weights: tuple[tuple[int, int, float], ...] = ()
 
     def __post_init__(self):
         check_text("Prompt.text", self.text)
+        check_weights("Prompt.weights", self.weights, len(self.text))
         _check_tuple_of("Prompt.entities", self.entities, Entity)
         _check_tuple_of("Prompt.globals", self.globals, Phrase)
         _check_tuple_of("Prompt.tokens", self.tokens, Token)
@@ -273,19 +278,27 @@ class Prompt:
         within = all(isinstance(part, Entity) and owner in self.ancestors(part.id) for part in crossed)
         return owner if within else None
 
+    def weight(self, start: int, end: int) -> float:
+        """What these characters weigh: the weight of the stretch that most of them lie in, 1.0 outside of all."""
+        for first, last, weight in self.weights:
+            if min(end, last) - max(start, first) > (end - start) / 2:
+                return weight
+        return 1.0
+
     def children(self, entity: int | None) -> tuple[Entity, ...]:
         """The entities right below one; with None, those that have no parent."""
         return tuple(other for other in self.entities if other.parent == entity)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of DESIGN section 4."""
-        return {
+        data: dict[str, Any] = {
             "text": self.text,
             "warnings": list(self.warnings),
             "entities": [entity.to_dict() for entity in self.entities],
             "globals": [phrase.to_dict() for phrase in self.globals],
             "tokens": [token.to_dict() for token in self.tokens],
         }
+        return data | ({"weights": [list(one) for one in self.weights]} if self.weights else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -294,7 +307,9 @@ class Prompt:
         Raises:
             ValueError: names the field, what it was and what is allowed.
         """
-        check_keys("prompt", data, required=("text",), optional=("warnings", "entities", "globals", "tokens"))
+        check_keys(
+            "prompt", data, required=("text",), optional=("warnings", "entities", "globals", "tokens", "weights")
+        )
 
         def read(key: str, kind: type) -> tuple:
             items = list_of(f"prompt.{key}", data.get(key, ()))
@@ -306,6 +321,9 @@ class Prompt:
             globals=read("globals", Phrase),
             warnings=tuple(list_of("prompt.warnings", data.get("warnings", ()))),
             tokens=read("tokens", Token),
+            weights=tuple(
+                tuple(list_of("prompt.weights", one)) for one in list_of("prompt.weights", data.get("weights", ()))
+            ),
         )
 
     def to_json(self, *, indent: int | None = None) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from attnmod.parser.chunks import Chunk
 from attnmod.parser.words import Word
 
+PLACE_READINGS = ("auto", "scene", "entity")
+
 
 @dataclass(slots=True)
 class Reading:
@@ -15,6 +17,7 @@ class Reading:
         words: the words.
         chunks: the noun phrases, left to right; the rules give them roles and parents, merge and drop them.
         phrases: global phrases found by a rule, as (first, stop, kind).
+        places: what a place is, one of PLACE_READINGS.
         linked: words that tie an entity to its parent ("wearing", "with"): they belong to the parent.
         warnings: sentences for the user.
     """
@@ -23,6 +26,7 @@ class Reading:
     chunks: list[Chunk]
     phrases: list[tuple[int, int, str]] = field(default_factory=list)
     linked: set[int] = field(default_factory=set)
+    places: str = "auto"
     warnings: list[str] = field(default_factory=list)
 
     def word(self, place: int) -> str:

@@ -6,17 +6,17 @@ of `outline`: entities as "noun xcount: attributes < parent", global phrases as 
 
 from collections.abc import Callable
 
+from attnmod.parser.abstract import abstraction, event, predicate_noun
 from attnmod.parser.chunks import Chunk
 from attnmod.parser.lexicon import (
-    ABSTRACTIONS,
+    ARRANGEMENTS,
     ASPECTS,
     BACKDROPS,
     COLOURS,
     COUNTED_GROUPS,
-    EVENTS,
     FILLED_WITH,
     GROUPS,
-    HOLDING,
+    LANDMARKS,
     LOOKING,
     MADE_OF,
     MEDIA,
@@ -77,9 +77,14 @@ def spatial_noun(reading: Reading) -> None:
 
     >>> outline("a red cube to the left of a yellow box")
     'cube x1: red; box x1: yellow; [relation: to the left of]'
+    >>> outline("three cats in a row")
+    'cats x3; [relation: in a row]'
     """
     for chunk in reading.chunks:
-        if singular(reading.head(chunk)) not in SPATIAL or not _only(reading, chunk, SPATIAL | SPATIAL_MODIFIERS):
+        noun = singular(reading.head(chunk))
+        if noun in ARRANGEMENTS and reading.word(chunk.first - 1) == "in" and reading.word(chunk.stop) != "of":
+            reading.make_phrase(chunk.first - 1, chunk.stop, "relation", "spatial_noun")
+        if noun not in SPATIAL or not _only(reading, chunk, SPATIAL | SPATIAL_MODIFIERS):
             continue
         after = reading.word(chunk.stop)
         before = reading.pos(chunk.first - 1) == "preposition" and reading.word(chunk.first - 1) not in ("of", "with")
@@ -98,15 +103,22 @@ def medium(reading: Reading) -> None:
 
     >>> outline("an oil painting of a fox")
     'fox x1; [style: an oil painting of]'
+    >>> outline("bird's eye view of a harbor")
+    "harbor x1; [style: bird's eye view of]"
     """
+    first: int | None = None
     for chunk in reading.chunks:
         if chunk.role != "entity":
             continue
+        first = chunk.first if first is None else first
+        if reading.pos(chunk.stop) == "possessive":
+            continue  # "a bird's eye view of"
         if singular(reading.head(chunk)) not in MEDIA or reading.word(chunk.stop) != "of":
             return  # only before the first thing
         if reading.chunk_from(chunk.stop + 1) is None:
             return
-        reading.make_phrase(chunk.first, chunk.stop + 1, "style", "medium")
+        reading.make_phrase(first, chunk.stop + 1, "style", "medium")
+        first = None
 
 
 def partitive(reading: Reading) -> None:
@@ -145,13 +157,17 @@ def ellipsis(reading: Reading) -> None:
     """
     for place, chunk in enumerate(reading.chunks):
         noun = reading.words[chunk.head]
-        bare = noun.lower in PURE_COLOURS or (noun.lower in COLOURS and noun.repaired != "")
-        if not bare or chunk.opener in ("", *NEGATING_DETERMINERS) or chunk.modifiers:
+        other = "other" in [reading.word(part) for part in range(chunk.first, chunk.head)]  # "the other orange"
+        bare = noun.lower in PURE_COLOURS or (noun.lower in COLOURS and (other or noun.repaired != ""))
+        modifiers = [part for part in chunk.modifiers if reading.word(part) != "other"]
+        if not bare or chunk.opener in ("", *NEGATING_DETERMINERS) or modifiers:
             continue
-        shared = chunk.opener in ("a", "an", "the")
+        shared = not other and chunk.opener in ("a", "an", "the") and chunk.count in (1, None)
         if shared and not _shares_noun(reading, chunk):
             continue  # "an orange"
-        before = next((other for other in reversed(reading.chunks[:place]) if not other.head_text), None)
+        earlier = [other for other in reversed(reading.chunks[:place]) if not other.head_text]
+        several = [other for other in earlier if reading.words[other.head].plural or (other.count or 1) > 1]
+        before = next(iter([*several, *earlier]), None)
         after = next((other for other in reading.chunks[place + 1 :] if not other.head_text), None)
         if before is not None and not shared and not reading.stop_between(before.stop, chunk.first):
             chunk.parent, named = before, before
@@ -244,41 +260,37 @@ def scene(reading: Reading) -> None:
         whole_segment = (first, chunk.stop) in segments
         if noun in BACKDROPS and reading.pos(first - 1) == "preposition":
             reading.make_phrase(first - 1, chunk.stop, "scene", "scene")
-        elif (noun in PLACES or noun in TIMES) and _sets_scene(reading, first, noun):
-            begin = first - 1 if reading.word(first - 1) in SCENE_PREPOSITIONS else first
+        elif noun in _SCENES[reading.places] and _sets_scene(reading, first, noun):
+            begin = first - 1 if _leads_to_scene(reading, first - 1) else first
             reading.make_phrase(begin, chunk.stop, "scene", "scene")
-        elif whole_segment and first > 0 and not chunk.opener and (noun in PLACES or noun in TIMES):
+        elif whole_segment and first > 0 and not chunk.opener and noun in _TAGS[reading.places]:
             reading.make_phrase(first, chunk.stop, "scene", "scene")  # ", dark forest, ..."
-        elif whole_segment and first == 0 and noun == "scene":
+        elif first == 0 and noun == "scene":
             reading.make_phrase(first, chunk.stop, "scene", "scene")  # "Kitchen scene, ..."
+
+
+# what can be a scene, with a preposition and as a bare tag, by the option `places`
+_SCENES = {"auto": PLACES | TIMES, "scene": PLACES | TIMES, "entity": TIMES}
+_TAGS = {"auto": (PLACES | TIMES) - LANDMARKS, "scene": PLACES | TIMES, "entity": TIMES}
+
+
+def _leads_to_scene(reading: Reading, place: int) -> bool:
+    """Whether this preposition can make a scene of the place that follows."""
+    any_will_do = reading.places == "scene" and reading.pos(place) == "preposition"
+    return reading.word(place) in SCENE_PREPOSITIONS or (any_will_do and reading.word(place) not in ("of", "with"))
 
 
 def _sets_scene(reading: Reading, first: int, noun: str) -> bool:
     """Whether the words before a place or time make a scene of it."""
     before, earlier = reading.word(first - 1), reading.word(first - 2)
+    if reading.places == "scene" and _leads_to_scene(reading, first - 1):
+        return True
     if before == "on" and noun in PLACES and noun not in SURFACE_PLACES:
         return False  # "on a hill"
     if (before == "at" and earlier in LOOKING) or earlier in MADE_OF | FILLED_WITH:
         return False  # "looking at the city", "covered in snow"
     in_the_middle = any(stop == first and kind == "relation" for _, stop, kind in reading.phrases)
     return before in SCENE_PREPOSITIONS or in_the_middle
-
-
-def event(reading: Reading) -> None:
-    """What is done is an action, though its name is a noun: "taking a bite".
-
-    >>> outline("a man taking a bite")
-    'man x1; [action: taking a bite]'
-    """
-    before: Chunk | None = None
-    for chunk in reading.chunks:
-        noun = singular(reading.head(chunk))
-        follows = reading.pos(chunk.first - 1) in ("verb", "preposition")
-        follows = follows and reading.word(chunk.first - 1) not in HOLDING  # "holding a basketball"
-        listed = before is not None and before.rule == "event" and reading.gap(before, chunk) == ["and"]
-        before = chunk
-        if chunk.role == "entity" and noun in EVENTS | ABSTRACTIONS and (follows or listed):
-            chunk.role, chunk.rule = "action" if noun in EVENTS else "other", "event"
 
 
 def negation(reading: Reading) -> None:
@@ -318,4 +330,6 @@ ROLES: tuple[Callable[[Reading], None], ...] = (
     negation,
     scene,
     event,
+    abstraction,
+    predicate_noun,
 )

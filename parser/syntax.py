@@ -1,6 +1,6 @@
 """A prompt's text -> entities, attributes and global phrases.
 
-The way: `clean` hides what is not language, spaCy tags and parses, `words` repairs the tags, `chunks` finds the noun
+The way: `clean` hides what is not language, spaCy tags and parses, `repairs` mends the tags, `chunks` finds the noun
 phrases; `roles`, `links` and `predicates` hold the rules of the grammar, and this file puts the result together. spaCy
 is imported when the first text is parsed, not before.
 
@@ -10,8 +10,10 @@ is imported when the first text is parsed, not before.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+from attnmod.parser.checks import check_choice
 from attnmod.parser.chunks import Chunk, find_chunks
 from attnmod.parser.clean import Cleaned, clean
 from attnmod.parser.globals import global_phrases
@@ -19,12 +21,14 @@ from attnmod.parser.links import nest
 from attnmod.parser.model import load_model
 from attnmod.parser.predicates import after_noun, attributes, predicate
 from attnmod.parser.prompt import Entity, Phrase, Prompt
-from attnmod.parser.reading import Reading
+from attnmod.parser.reading import PLACE_READINGS, Reading
+from attnmod.parser.repairs import repair
 from attnmod.parser.roles import ROLES
+from attnmod.parser.weights import Weighted, read_weights
 from attnmod.parser.words import read_words
 
 
-def parse_prompt(text: str, *, model: Any = None) -> Prompt:
+def parse_prompt(text: str, *, model: Any = None, weights: bool = False, places: str = "auto") -> Prompt:
     """Find a prompt's entities, their attributes and what is global.
 
     Any string gives a Prompt; one that is not English prose or tags gives one without entities and says so in its
@@ -33,15 +37,23 @@ def parse_prompt(text: str, *, model: Any = None) -> Prompt:
     Args:
         text: the prompt.
         model: None for spaCy's small English model, the name of a spaCy model, or a loaded pipeline.
+        weights: read weight syntax, "(red hat:1.3)" and "ball++": `Prompt.text` is then the text without it, which is
+            the one to encode, and `align_tokens` gives its tokens their weights. Without it such characters are
+            global tokens, since a pipeline encodes the text as it is.
+        places: what a place is ("in a forest", "on the grass"). "auto" lets preposition and noun decide; with "scene"
+            every place after a preposition and every bare tag is global; with "entity" places are things.
 
     Raises:
         TypeError: text is not a string.
+        ValueError: places is none of the three.
         ImportError, OSError: spaCy or the model is not installed; the message has the command that installs it.
     """
-    return parse_prompts([text], model=model)[0]
+    return parse_prompts([text], model=model, weights=weights, places=places)[0]
 
 
-def parse_prompts(texts: Iterable[str], *, model: Any = None) -> list[Prompt]:
+def parse_prompts(
+    texts: Iterable[str], *, model: Any = None, weights: bool = False, places: str = "auto"
+) -> list[Prompt]:
     """`parse_prompt` for many texts at once, several times faster a piece."""
     if isinstance(texts, str):
         raise TypeError("texts is one string: it must be a list of strings (parse_prompt takes one)")
@@ -50,19 +62,31 @@ def parse_prompts(texts: Iterable[str], *, model: Any = None) -> list[Prompt]:
         if not isinstance(text, str):
             name = "text" if len(texts) == 1 else f"texts[{place}]"
             raise TypeError(f"{name} is a {type(text).__name__}: it must be a string")
+    check_choice("places", places, PLACE_READINGS)
     pipeline = load_model(model)
+    weighted = [read_weights(text) if weights else Weighted(text) for text in texts]
+    texts = [one.text for one in weighted]
     english = getattr(pipeline, "lang", "en") == "en"
     cleaned = [clean(text, english=english) for text in texts]
     # one text is quicker without the machinery of batches
     readable = [one.readable for one in cleaned]
     docs = [pipeline(readable[0])] if len(texts) == 1 else pipeline.pipe(readable)
-    return [_assemble(text, one, _read(doc, one)) for text, one, doc in zip(texts, cleaned, docs, strict=True)]
+    prompts = [
+        _assemble(text, one, _read(doc, one, places, english))
+        for text, one, doc in zip(texts, cleaned, docs, strict=True)
+    ]
+    return [
+        replace(prompt, weights=one.weights, warnings=(*one.warnings, *prompt.warnings)) if weights else prompt
+        for prompt, one in zip(prompts, weighted, strict=True)
+    ]
 
 
-def _read(doc: Any, cleaned: Cleaned) -> Reading:
-    """Apply the grammar to one parsed text."""
+def _read(doc: Any, cleaned: Cleaned, places: str, english: bool) -> Reading:
+    """Apply the grammar to one parsed text; the repairs know English sentences only."""
     words = read_words(doc, cleaned.readable)
-    reading = Reading(words, find_chunks(words))
+    if english:
+        repair(words)
+    reading = Reading(words, find_chunks(words), places=places)
     for rule in ROLES:
         rule(reading)
     nest(reading)
@@ -107,7 +131,19 @@ def _assemble(text: str, cleaned: Cleaned, reading: Reading) -> Prompt:
     for first, stop, kind in global_phrases(reading, things):
         start, end = reading.words[first].start, reading.words[stop - 1].end
         found.append(Phrase(text[start:end], (start, end), kind))
+    found += _syntax_inside(text, cleaned, entities, found)
+    found.sort(key=lambda phrase: phrase.span)
     return Prompt(text, tuple(entities), tuple(found), (*cleaned.warnings, *_negations(entities)))
+
+
+def _syntax_inside(text: str, cleaned: Cleaned, entities: list[Entity], found: list[Phrase]) -> list[Phrase]:
+    """Runs of weight syntax inside entities, as global phrases: the text encoder reads them, no entity means them."""
+
+    def inside(parts: Iterable[Entity | Phrase], start: int, end: int) -> bool:
+        return any(part.span[0] <= start and end <= part.span[1] for part in parts)
+
+    runs = [run for run in cleaned.syntax if inside(entities, *run) and not inside(found, *run)]
+    return [Phrase(text[start:end], (start, end), "other") for start, end in runs]
 
 
 def _word_spans(things: list[Chunk]) -> dict[Chunk, tuple[int, int]]:

@@ -1,30 +1,16 @@
-"""A tagged sentence -> words with a part of speech that the grammar can trust.
+"""A tagged sentence -> words with a part of speech in the grammar's own terms.
 
-A tagger trained on newspapers misreads prompts in a few patterns that are plain to see: after an article and its
-adjectives there must be a noun. The repairs below are the only place where a tag is overruled; each is one function
-with an example. Everything after this file speaks of nouns, adjectives and verbs, never of a model's labels.
+Everything after this file speaks of nouns, adjectives and verbs, never of a model's labels; ClearNLP's labels and
+those of Universal Dependencies come out alike.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from attnmod.parser.lexicon import (
-    ARTICLES,
     BE_FORMS,
-    COLOURS,
-    GLOWING,
-    HOLDING,
-    MATERIALS,
     NUMBERS,
-    PAINTED,
-    POSTNOMINAL,
-    POSTURES,
-    SINGULAR_DETERMINERS,
-    VAGUE_QUANTITIES,
-    WEARING,
-    singular,
 )
 
 
@@ -35,11 +21,12 @@ class Word:
     Attributes:
         text, start, end: the characters it stands for; hyphenated words are one.
         pos: determiner, possessive (his, 's), number, adjective, adverb, noun, verb, be, preposition, conjunction,
-            relative (that, which, who), pronoun, comma, stop, quote or other.
+            particle ("jutted up"), relative (that, which, who), pronoun, comma, stop, quote or other.
         plural: a noun in the plural.
         participle: a verb form that can stand before a noun (smiling, carved).
         modifier: the model thinks that it modifies a noun to its right.
         subject: index of the word the model takes for the subject of this verb, or None.
+        describes: index of the noun that the model puts this adjective to, where that stands before it.
         repaired: name of the repair that changed `pos`, or "".
     """
 
@@ -51,6 +38,7 @@ class Word:
     participle: bool = False
     modifier: bool = False
     subject: int | None = None
+    describes: int | None = None
     repaired: str = ""
 
     @property
@@ -70,13 +58,14 @@ _MARKS = {
     "\u2018": "other", "\u2019": "other",
 }  # fmt: skip
 _UNIT = re.compile(r"(?:mm|cm|k|px|p|fps)$", re.IGNORECASE)
+_PARTICLES = frozenset(("prt", "compound:prt"))
 _SUBJECTS = frozenset(("nsubj", "nsubjpass", "nsubj:pass"))
 _MODIFIERS = frozenset(("amod", "compound", "nmod", "poss", "nummod", "npadvmod", "advmod", "quantmod"))
 _COUNTED_TAG = re.compile(r"(\d+)((?:girl|boy|woman|man|other|cat|dog|person|people)s?)$", re.IGNORECASE)
 
 
 def read_words(doc: Any, text: str) -> list[Word]:
-    """The words of a parsed text, hyphenated ones joined, tags repaired."""
+    """The words of a parsed text, hyphenated ones joined; `repairs` mends their tags."""
     words: list[Word] = []
     word_of: list[int] = []  # the model's token -> our word
     for token in doc:
@@ -99,8 +88,12 @@ def read_words(doc: Any, text: str) -> list[Word]:
         here = word_of[token.i]
         if token.dep_ in _SUBJECTS and here >= 0:
             words[word_of[token.head.i]].subject = here
-    for repair in REPAIRS:
-        repair(words)
+    for token in doc:
+        if token.dep_ == "amod" and token.head.i < token.i and word_of[token.i] >= 0:
+            words[word_of[token.i]].describes = word_of[token.head.i]
+        # in Universal Dependencies the subject of "is tall" hangs on "tall"
+        if token.dep_ == "cop" and word_of[token.i] >= 0 and words[word_of[token.i]].subject is None:
+            words[word_of[token.i]].subject = words[word_of[token.head.i]].subject
     return words
 
 
@@ -121,6 +114,8 @@ def _join(word: Word, token: Any, text: str) -> None:
     if word.pos == "number" and _UNIT.match(part.text):
         word.pos = "noun"
         return
+    if word.pos == part.pos == "number" and part.lower in NUMBERS:
+        return  # "twenty-two"
     word.plural, word.modifier, word.participle = part.plural, part.modifier, False
     # "red-haired", "half-eaten", "well-lit" modify; "t-shirt", "close-up" name
     word.pos = "adjective" if part.pos == "verb" or part.lower.endswith("ed") else part.pos
@@ -143,6 +138,8 @@ def _read(token: Any, text: str) -> Word:
         pos = "be"
     if lower in ("that", "which", "who", "whose") and token.dep_ in _SUBJECTS:
         pos = "relative"
+    if token.dep_ in _PARTICLES:
+        pos = "particle"
     if token.is_punct or token.is_quote:
         pos = _MARKS.get(token.text, "quote" if token.is_quote else "other")
     return Word(
@@ -155,157 +152,3 @@ def _read(token: Any, text: str) -> Word:
         participle=morph.get("VerbForm") in ("Part", "Ger") or (token.tag_ == "VBD" and lower.endswith("ed")),
         modifier=token.dep_ in _MODIFIERS and token.head.i > token.i,
     )
-
-
-# -- repairs ----------------------------------------------------------------------------------------------------------
-
-_OPENERS = ("determiner", "possessive", "number")
-_FILLERS = ("adjective", "adverb", "number")
-
-
-_ENDERS = frozenset(
-    (
-        "comma", "stop", "conjunction", "preposition", "subordinator", "be", "relative", "determiner", "quote",
-        "possessive",
-    )
-)  # fmt: skip
-
-
-def _phrase_ends(words: list[Word], index: int) -> bool:
-    """Whether a noun phrase cannot go on at this word."""
-    if index >= len(words):
-        return True
-    word = words[index]
-    if word.pos in _ENDERS:
-        return True
-    return word.lower in WEARING or word.lower in HOLDING or word.pos == "pronoun"
-
-
-def known_words(words: list[Word]) -> None:
-    """Words that the grammar knows by heart, whatever the tagger says.
-
-    >>> outline("a zebra standing in a cage")
-    'zebra x1; cage x1; [action: standing]; [relation: in]'
-    """
-    for index, word in enumerate(words):
-        before = words[index - 1].pos if index else ""
-        after = words[index + 1].pos if index + 1 < len(words) else ""
-        if word.lower in ("a", "an", "the") and word.pos != "determiner":
-            word.pos = "determiner"
-        elif word.lower in ("and", "or", "&", "plus") and word.pos != "conjunction":
-            word.pos = "conjunction"
-        elif word.lower in ("with", "without", "near", "beside", "behind", "above", "below", "under", "atop"):
-            word.pos = "preposition"
-        elif word.lower in NUMBERS and word.pos in ("noun", "adjective", "determiner", "pronoun"):
-            word.pos = "number"
-        elif word.lower in VAGUE_QUANTITIES and word.pos == "adjective":
-            word.pos = "determiner"
-        elif word.lower in MATERIALS and word.pos == "verb" and before == "preposition":
-            word.pos, word.participle, word.repaired = "noun", False, "known_words"  # "made of felt"
-        elif word.lower == "can" and before in ("noun", "adjective") and after not in ("verb", "be", "adverb", "noun"):
-            word.pos, word.repaired = "noun", "known_words"  # "a soda can"
-        elif word.pos == "preposition" and before == "determiner" and after == "noun":
-            word.pos, word.repaired = "adjective", "known_words"  # "a round pendant"
-        elif word.lower in COLOURS and word.pos in ("verb", "adverb") and after in ("noun", "adjective"):
-            word.pos, word.participle, word.repaired = "adjective", False, "known_words"
-        elif (
-            (word.lower in WEARING or word.lower in HOLDING) and before == "noun" and word.pos in ("noun", "adjective")
-        ):
-            word.pos, word.repaired = "verb", "known_words"
-        elif word.lower in COLOURS and word.pos == "noun" and index and words[index - 1].lower in PAINTED:
-            word.pos, word.repaired = "adjective", "known_words"  # "a door painted red"
-        elif word.lower in GLOWING and word.pos == "verb" and after in ("noun", "adjective"):
-            word.modifier = True
-        elif word.lower in POSTURES and word.pos == "noun" and after != "noun" and _may_act(words, index):
-            word.pos, word.participle, word.repaired = "verb", True, "known_words"
-
-
-def _may_act(words: list[Word], index: int) -> bool:
-    """Whether what stands before a posture can take it: a noun, or "in red"."""
-    before = words[index - 1] if index else None
-    dressed = index >= 2 and words[index - 2].lower == "in"
-    return before is not None and (before.pos == "noun" or (dressed and before.lower in COLOURS))
-
-
-def noun_taken_for_verb(words: list[Word]) -> None:
-    """After an article and adjectives, where the phrase ends, stands its noun, not a verb.
-
-    >>> outline("a red rose and a white carnation")
-    'rose x1: red; carnation x1: white'
-    >>> outline("a triangular building set")
-    'set x1: triangular, building'
-    """
-    for index, word in enumerate(words):
-        if word.pos != "verb" or word.lower in WEARING | HOLDING or not _phrase_ends(words, index + 1):
-            continue
-        last = index + 1 == len(words) and word.lower == "set"
-        coloured = index >= 2 and words[index - 1].lower in COLOURS and words[index - 2].lower in ARTICLES
-        if _opens_without_noun(words, index) or coloured or last:
-            word.pos, word.participle, word.repaired = "noun", False, "noun_taken_for_verb"
-            word.plural = word.lower.endswith("s") and singular(word.lower) != word.lower
-
-
-def adjective_taken_for_noun(words: list[Word]) -> None:
-    """After an article, the last adjective is the noun if nothing else is.
-
-    >>> outline("a red orange and a diamond pendant")
-    'orange x1: red; pendant x1: diamond'
-    """
-    for index, word in enumerate(words):
-        if word.pos not in ("adjective", "adverb") or not _phrase_ends(words, index + 1):
-            continue
-        after = words[index + 1].pos if index + 1 < len(words) else "stop"
-        if after == "conjunction" and _pair_goes_on(words, index + 2):
-            continue  # "a black and white cat"
-        if after == "comma" and _pair_goes_on(words, index + 2) and not _opens(words, index + 2):
-            continue  # "a long, narrow room"
-        if _opens_without_noun(words, index) or (
-            index >= 2
-            and words[index - 1].pos == "noun"
-            and words[index - 2].pos in ("determiner", "adjective", "number")
-            and word.lower not in POSTNOMINAL | COLOURS
-            and word.pos == "adjective"
-            and after in ("conjunction", "stop", "comma")
-        ):
-            word.pos, word.repaired = "noun", "adjective_taken_for_noun"
-
-
-def _opens(words: list[Word], index: int) -> bool:
-    return index < len(words) and words[index].pos in _OPENERS
-
-
-def _opens_without_noun(words: list[Word], index: int) -> bool:
-    """Whether an article stands before this word with nothing but adjectives between."""
-    back = index - 1
-    while back >= 0 and (words[back].pos in _FILLERS or (words[back].pos == "verb" and words[back].participle)):
-        if words[back].pos == "number":
-            break
-        back -= 1
-    return back >= 0 and words[back].pos in _OPENERS and words[back].lower not in ("that", "this", "these", "those")
-
-
-def _pair_goes_on(words: list[Word], index: int) -> bool:
-    """Whether adjectives and then a noun follow, without an article."""
-    first = index
-    while index < len(words) and (words[index].pos in ("adjective", "adverb") or words[index].participle):
-        index += 1
-    return index > first and index < len(words) and words[index].pos in ("noun", "comma", "conjunction")
-
-
-def determiner_without_noun(words: list[Word]) -> None:
-    """ "that" after a noun and before a verb is a relative pronoun.
-
-    >>> outline("a dog that sits")
-    'dog x1; [action: sits]'
-    """
-    for index, word in enumerate(words[:-1]):
-        if word.lower in SINGULAR_DETERMINERS & {"that"} and words[index + 1].pos in ("verb", "be"):
-            word.pos = "relative"
-
-
-REPAIRS: tuple[Callable[[list[Word]], None], ...] = (
-    known_words,
-    noun_taken_for_verb,
-    adjective_taken_for_noun,
-    determiner_without_noun,
-)

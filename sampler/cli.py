@@ -7,13 +7,14 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import attnmod
 
 _DEFAULT_FOLDER = Path("generated")
+_PARSED_AT_ONCE = 64
 
 
 class _Parser(argparse.ArgumentParser):
@@ -190,10 +191,18 @@ def _add_parse(commands) -> None:
         _parse,
         "show the entities, attributes and global phrases of a prompt",
         '  attnmod parse "two striped cats on a red sofa"\n'
-        '  attnmod parse "a boy in a hat" --json --tokenizer ./sdxl/tokenizer',
+        '  attnmod parse "a (red hat:1.3) on a cat" --weights --explain --png parse.png\n'
+        '  attnmod parse "a boy in a hat" --json --tokenizer ./sdxl/tokenizer\n'
+        "  attnmod parse --file prompts.txt --json > prompts.jsonl",
     )
-    command.add_argument("prompt", help="the text")
-    command.add_argument("--json", action="store_true", help="print it as JSON")
+    command.add_argument("prompt", nargs="?", help="the text")
+    command.add_argument("--file", metavar="FILE", help="prompts, one a line (- reads them from standard input)")
+    command.add_argument("--json", action="store_true", help="print it as JSON; with --file one line a prompt")
+    command.add_argument("--explain", action="store_true", help="also show where each word went, and by which rule")
+    command.add_argument("--png", type=Path, metavar="FILE", help="also draw the prompt, underlined and linked")
+    command.add_argument("--force", action="store_true", help="overwrite a picture that exists")
+    command.add_argument("--weights", action="store_true", help='understand "(red hat:1.3)", "ball++" and "[cat]"')
+    command.add_argument("--places", choices=("auto", "scene", "entity"), default="auto", help="what places are (auto)")
     command.add_argument("--tokenizer", metavar="DIR", help="also show the tokens of this CLIP tokenizer")
     command.add_argument("--spacy-model", metavar="NAME", help="spaCy pipeline that reads it (a small English one)")
     command.add_argument("--colour", choices=("auto", "always", "never"), default="auto")
@@ -202,18 +211,58 @@ def _add_parse(commands) -> None:
 def _parse(options: argparse.Namespace) -> None:
     import json
 
-    from attnmod.parser.align import align_tokens, load_tokenizer
     from attnmod.parser.describe import describe
-    from attnmod.parser.syntax import parse_prompt
+    from attnmod.parser.explain import explain
 
-    prompt = parse_prompt(options.prompt, model=options.spacy_model)
+    if (options.prompt is None) == (options.file is None):
+        raise ValueError('one of a prompt, as in attnmod parse "a red cube", and --file FILE is needed')
+    if options.png is not None and options.file is not None:
+        raise ValueError("--png draws one prompt; it does not go with --file")
+    if options.png is not None and options.png.exists() and not options.force:
+        raise ValueError(f"{options.png} exists; choose another --png or overwrite it with --force")
+    colour = _wants_colour(options.colour)
+    for number, prompt in enumerate(_parsed(options)):
+        if options.json:
+            indent = 2 if options.file is None else None
+            print(json.dumps(prompt.to_dict(), indent=indent, ensure_ascii=False))
+        else:
+            print(("\n" if number else "") + describe(prompt, colour=colour))
+        if options.explain:
+            # with --json the explanation must not end up in it
+            print("\n" + explain(prompt, colour=colour), file=sys.stderr if options.json else sys.stdout)
+        if options.png is not None:
+            from attnmod.sampler.prompt_picture import draw_prompt
+
+            draw_prompt(prompt).save(options.png, "PNG")
+
+
+def _parsed(options: argparse.Namespace) -> Iterator[Any]:
+    """The parsed prompts, in order; those of a file in batches, with a progress bar on a terminal."""
+    from attnmod.parser.align import align_tokens, load_tokenizer
+    from attnmod.parser.syntax import parse_prompts
+
+    tokenizer = None
     if options.tokenizer:
         _quiet_libraries()
-        prompt = align_tokens(prompt, load_tokenizer(options.tokenizer))
-    if options.json:
-        print(json.dumps(prompt.to_dict(), indent=2, ensure_ascii=False))
-    else:
-        print(describe(prompt, colour=_wants_colour(options.colour)))
+        tokenizer = load_tokenizer(options.tokenizer)
+    texts = [options.prompt]
+    if options.file is not None:
+        read = sys.stdin.read() if options.file == "-" else Path(options.file).read_text(encoding="utf-8")
+        texts = [line for line in read.splitlines() if line.strip()]
+    for first in range(0, len(texts), _PARSED_AT_ONCE):
+        batch = texts[first : first + _PARSED_AT_ONCE]
+        batch = parse_prompts(batch, model=options.spacy_model, weights=options.weights, places=options.places)
+        for prompt in batch:
+            yield prompt if tokenizer is None else align_tokens(prompt, tokenizer)
+        if options.file is not None and sys.stderr.isatty():
+            _show_progress(first + len(batch), len(texts))
+
+
+def _show_progress(done: int, total: int, width: int = 40) -> None:
+    """A bar on one line of stderr."""
+    filled = width * done // total
+    end = "\n" if done == total else ""
+    print(f"\r[{'#' * filled}{'.' * (width - filled)}] {done}/{total} prompts", end=end, file=sys.stderr, flush=True)
 
 
 def _wants_colour(choice: str) -> bool:

@@ -69,3 +69,9 @@ def test_every_colour_is_closed():
 def test_outline():
     prompt = parse_prompt("a girl with blue eyes, no cars, at night")
     assert outline(prompt) == "girl x1; eyes: blue < girl; not cars; [scene: at night]"
+
+
+def test_weights_are_shown():
+    said = describe(parse_prompt("a (red hat:1.3) and a ball++", weights=True))
+    assert 'weights: "red hat" 1.3, "ball" 1.21' in said
+    assert "weights" not in describe(parse_prompt("a red hat"))

@@ -6,13 +6,13 @@ import importlib
 import pytest
 
 from attnmod.parser.describe import outline
-from attnmod.parser.links import NESTING
-from attnmod.parser.predicates import after_noun, predicate
-from attnmod.parser.roles import ROLES
+from attnmod.parser.grammar import STEPS, explain_rule
 from attnmod.parser.syntax import parse_prompt
-from attnmod.parser.words import REPAIRS
 
-MODULES = ("chunks", "clean", "describe", "lexicon", "links", "predicates", "prompt", "roles", "syntax", "words")
+MODULES = (
+    "abstract", "chunks", "clean", "describe", "explain", "grammar", "lexicon", "links", "predicates", "prompt",
+    "repairs", "roles", "syntax", "weights",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -25,6 +25,9 @@ def test_examples(name):
     assert result.failed == 0
 
 
-def test_every_rule_has_an_example():
-    for rule in (*REPAIRS, *ROLES, *NESTING, predicate, after_noun):
-        assert ">>> outline(" in (rule.__doc__ or ""), rule.__name__
+def test_every_rule_has_an_example_and_a_sentence():
+    for step, rules in STEPS.items():
+        for rule in rules:
+            if step not in ("phrases", "the rest"):
+                assert ">>> outline(" in (rule.__doc__ or ""), rule.__name__
+            assert explain_rule(rule.__name__) != rule.__name__

@@ -53,6 +53,7 @@ READINGS = {
         "one dog, two cats, 3 birds and ten fish": "dog x1; cats x2; birds x3; fish x10",
         "a dozen red roses": "roses x12: red",
         "two dozen eggs": "eggs x24",
+        "twenty-two goats": "goats x22",
         "a pair of red shoes": "shoes x2: red",
         "two pairs of boots": "boots x4",
         "several cows and many green trees": "cows; trees: green",
@@ -61,6 +62,9 @@ READINGS = {
         "the moons": "moons",
         "four tents, two boats and one pig": "tents x4; boats x2; pig x1",
         "a stack of three red cubes": "cubes x3: red",
+        "three birds on a wire, one blue and the other two yellow": "birds x3; birds x1: blue < birds; "
+        "birds x2: yellow < birds; wire x1; [relation: on]",
+        "two cats, one blue and the other orange": "cats x2; cats x1: blue < cats; cats x1: orange < cats",
         "two cars, one red and one blue": "cars x2; cars x1: red < cars; cars x1: blue < cars",
     },
     "coordination": {
@@ -119,6 +123,7 @@ READINGS = {
         "shoes: black < girl",
         "a warrior wearing a leather jacket, neon city in the background": "warrior x1; "
         "jacket x1: leather < warrior; city: neon; [relation: in the background]",
+        "a pirate and a parrot on his shoulder": "pirate x1; shoulder x1 < pirate; parrot x1; [relation: on]",
         "a boy with a dog": "boy x1; dog x1; [relation: with]",
         "a child playing with a red ball": "child x1; ball x1: red; [action: playing]; [relation: with]",
         'a neon sign with the words "Open Late" above a brown door': "sign x1: neon; door x1: brown; [relation: above]",
@@ -135,6 +140,8 @@ READINGS = {
         "two slices of pizza": "pizza x2",
         "a group of people": "people",
         "The smooth, glossy surface of the lake": "lake x1: smooth, glossy",
+        "The soft yellow duckling swam next to the pond": "duckling x1: soft, yellow; pond x1; [action: swam]; "
+        "[relation: next to]",
         "a car hidden by a plate": "car x1; plate x1; [action: hidden]; [relation: by]",
     },
     "scene and style": {
@@ -210,8 +217,8 @@ def test_negation_suggests_the_negative_prompt():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a (red hat:1.3) on a [blue cat]", "hat x1: red; cat x1: blue; [relation: on]"),
-        ("a red ball++ and a ((blue)) cube", "ball x1: red; cube x1: blue"),
+        ("a (red hat:1.3) on a [blue cat]", "hat x1: red; cat x1: blue; [other: (]; [relation: on]; [other: []"),
+        ("a red ball++ and a ((blue)) cube", "ball x1: red; cube x1: blue; [other: ((]; [other: ))]"),
         ("a castle BREAK a red dragon <lora:drag_v2:0.8>", "castle x1; dragon x1: red"),
     ],
 )

@@ -1,0 +1,100 @@
+"""Nouns that name no thing in the picture: what is done, what cannot be pointed at, what a thing is said to be.
+
+Rules of the same form as those in `roles`, which lists them all.
+"""
+
+from attnmod.parser.chunks import Chunk
+from attnmod.parser.lexicon import (
+    ABSTRACTIONS,
+    ARTICLES,
+    EVENTS,
+    HOLDING,
+    TAKEN,
+    TAKING,
+    VERDICTS,
+    singular,
+)
+from attnmod.parser.reading import Reading
+
+
+def event(reading: Reading) -> None:
+    """What is done is an action, though its name is a noun: "taking a bite".
+
+    >>> outline("a man taking a bite")
+    'man x1; [action: taking a bite]'
+    >>> outline("tourists taking photos of a fountain")
+    'tourists; fountain x1; [action: taking photos of]'
+    """
+    before: Chunk | None = None
+    for chunk in reading.chunks:
+        noun = singular(reading.head(chunk))
+        verb = reading.word(chunk.first - 1)
+        follows = reading.pos(chunk.first - 1) in ("verb", "preposition") and verb not in HOLDING
+        listed = before is not None and before.rule == "event" and reading.gap(before, chunk) == ["and"]
+        before = chunk
+        done = (noun in EVENTS and (follows or listed)) or (noun in TAKEN and verb in TAKING)
+        if chunk.role == "entity" and done:
+            chunk.role, chunk.rule = "action", "event"
+            if noun in TAKEN and reading.word(chunk.stop) == "of":
+                reading.make_phrase(chunk.first - 1, chunk.stop + 1, "action", "event")
+
+
+def abstraction(reading: Reading) -> None:
+    """What cannot be pointed at is no entity, nor is what it is of or to, if that is bare.
+
+    >>> outline("a girl giggling with delight, a study of color and light")
+    'girl x1; [action: giggling]; [relation: with]; [other: delight]; [other: a study of color and light]'
+    """
+    before: Chunk | None = None
+    start = 0
+    for chunk in reading.chunks:
+        noun = singular(reading.head(chunk))
+        gap = reading.gap(before, chunk) if before is not None else []
+        follows = _follows(reading, before, chunk, gap)
+        apart = reading.pos(chunk.first - 1) == "comma" and noun in VERDICTS
+        if (chunk.role == "entity" and (noun in ABSTRACTIONS or apart)) or (
+            follows and chunk.role in ("entity", "action")
+        ):
+            chunk.parent = None
+            joined = before is not None and gap in (["of"], ["to"], ["and"])
+            if not joined or before is None:
+                start = chunk.first
+            elif before.rule != "abstraction":
+                start = before.stop
+            reading.make_phrase(start, chunk.stop, "other", "abstraction")
+            before = chunk
+        elif chunk.role == "action" and noun in EVENTS:
+            before = chunk  # "telling a story of growth"
+        else:
+            before = None
+
+
+def _follows(reading: Reading, before: Chunk | None, chunk: Chunk, gap: list[str]) -> bool:
+    """Whether this is what an abstract noun is of or to, bare and in the singular; or the next item of such a list."""
+    if before is None or chunk.opener or reading.words[chunk.head].plural:
+        return False
+    return gap in (["of"], ["to"]) or (gap == ["and"] and reading.word(before.first - 1) in ("of", "to"))
+
+
+def predicate_noun(reading: Reading) -> None:
+    """What a thing is said to be is that thing again: "a ..." describes it, "the ..." says nothing of the picture.
+
+    >>> outline("The car is a red convertible and the doors are the best features.")
+    'car x1: red, convertible; doors; [other: the best features]'
+    """
+    for chunk in reading.chunks:
+        place = chunk.first - 1
+        while reading.pos(place) == "adverb":
+            place -= 1
+        if chunk.role != "entity" or chunk.negated or reading.pos(place) != "be" or not chunk.opener:
+            continue
+        subject = reading.chunk_before(place)
+        if subject is None or subject.stop != place or subject.role != "entity" or subject.negated:
+            continue
+        if reading.pos(subject.first - 1) == "preposition":
+            continue  # "next to the car is a dog"
+        chunk.role, chunk.rule = "other", "predicate_noun"
+        if chunk.opener in ARTICLES:
+            chunk.role, chunk.parent = "attribute", subject
+            subject.extras.append((chunk.first, chunk.stop))
+            reading.linked.update(range(subject.stop, chunk.first))
