@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnmod import Curve, ModulationConfig, Prompt, align_tokens, modulate
 from attnmod.sampler.pickup import MatchedRows
-from benchmarks.bench_unet import ENTITIES, TEXT, Denoiser
+from attnmod.benchmarks.bench_unet import ENTITIES, TEXT, Denoiser
 
 RESULTS = Path(__file__).parent / "results"
 BYTES = 2  # a half-precision element

@@ -1,4 +1,4 @@
-"""The command line: attnmod generate | parse | check.
+"""The command line: attnmod generate | parse | check | bench.
 
 Every error is one line on stderr and exit code 2. ATTNMOD_TRACEBACK=1 shows where it came from.
 """
@@ -56,6 +56,7 @@ def _make_parser() -> _Parser:
     _add_generate(commands)
     _add_parse(commands)
     _add_check(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -292,3 +293,34 @@ def _check(options: argparse.Namespace) -> None:
         width = max(len(name) for name, _ in lines)
         for name, value in lines:
             print(f"  {name:{width}}  {value}")
+
+
+# -- bench
+
+
+def _add_bench(commands) -> None:
+    command = _add(
+        commands,
+        "bench",
+        _bench,
+        "run one of the benchmarks, or list them",
+        "  attnmod bench\n  attnmod bench parser --help",
+    )
+    command.add_argument("name", nargs="?", help="which; left out, all are listed")
+    command.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="what it is to be given")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    import importlib
+    import pkgutil
+    import runpy
+
+    package = importlib.import_module("attnmod.benchmarks")
+    modules = {module.name.removeprefix("bench_"): module.name for module in pkgutil.iter_modules(package.__path__)}
+    if options.name is None:
+        print("\n".join(sorted(modules)))
+        return
+    if options.name not in modules:
+        raise ValueError(f"there is no benchmark {options.name!r}; there are {', '.join(sorted(modules))}")
+    sys.argv = [f"attnmod bench {options.name}", *options.rest]
+    runpy.run_module(f"attnmod.benchmarks.{modules[options.name]}", run_name="__main__", alter_sys=True)

@@ -32,7 +32,7 @@ class Settings:
     """Everything that an image depends on.
 
     Attributes:
-        prompt: the text.
+        prompt: the text; "(red hat:1.3)", "ball++" and "[cat]" weigh words.
         negative_prompt: left out, the model's own empty one.
         model: a folder or an id of a model hub; None is the small built-in pipeline.
         steps: denoising steps, at least 1.
@@ -113,13 +113,16 @@ def generate(settings: Settings, pipe: Any = None) -> Generated:
     """
     import torch
 
+    from attnmod.parser.syntax import parse_prompt
     from attnmod.sampler.maps import draw_entity_map
     from attnmod.sampler.patch import modulate
 
+    # The text that is encoded is the one without weight syntax: a tokenizer would take "(hat:1.3)" for words.
+    understood = parse_prompt(settings.prompt, weights=True)
     if pipe is None:
         pipe = load_pipeline(settings)
     call: dict[str, Any] = dict(
-        prompt=settings.prompt,
+        prompt=understood.text,
         negative_prompt=settings.negative_prompt,
         num_inference_steps=settings.steps,
         guidance_scale=settings.guidance_scale,
@@ -130,6 +133,7 @@ def generate(settings: Settings, pipe: Any = None) -> Generated:
     if not settings.modulation:
         return Generated(pipe(**call).images[0], None, None, None)
     with modulate(pipe, settings.config, maps=not settings.config.is_neutral) as handle:
+        handle.set_prompt(understood)
         image = pipe(**call).images[0]
         if settings.config.is_neutral:
             return Generated(image, None, None, None)

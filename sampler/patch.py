@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from diffusers.models.attention_processor import Attention
 
-from attnmod.parser.align import align_tokens
+from attnmod.parser.align import CLIP_LENGTH, align_tokens
 from attnmod.parser.prompt import Prompt
+from attnmod.parser.second import join_second
 from attnmod.parser.syntax import parse_prompt
 from attnmod.sampler.config import ModulationConfig
 from attnmod.sampler.layers import attention_levels, check_processors, choose_layers
@@ -242,14 +243,17 @@ class ModulationHandle:
             return prompt
         return self._given.get(prompt) or parse_prompt(prompt, model=self._spacy_model)
 
-    def _remember(self, prompts: list[Prompt], embeddings: torch.Tensor) -> None:
-        """Pair prompts with embeddings [n, T, C], n a multiple of their number: the rows of a prompt are adjacent."""
-        tokenizer, length = getattr(self.pipe, "tokenizer", None) or self.pipe.tokenizer_2, embeddings.shape[1]
+    def _remember(self, prompts: list[Prompt], embeddings: torch.Tensor, seconds: list[Prompt] | None = None) -> None:
+        """Pair prompts (seconds: what the second encoder reads) with embeddings [n, T, C], adjacent rows of each."""
+        length = embeddings.shape[1]
+        tokenizer = getattr(self.pipe, "tokenizer", None) or self.pipe.tokenizer_2
         # A prompt that has its tokens keeps them: their weights may have been set by hand.
         self.prompts = [
-            prompt if len(prompt.tokens) == length else align_tokens(prompt, tokenizer, length=length)
-            for prompt in prompts
+            prompt if len(prompt.tokens) == length else _align(prompt, tokenizer, length) for prompt in prompts
         ]
+        if seconds is not None:
+            aligned = [_align(second, self.pipe.tokenizer_2, length) for second in seconds]
+            self.prompts = [join_second(*both) for both in zip(self.prompts, aligned, strict=True)]
         for prompt, rows in zip(self.prompts, embeddings.split(embeddings.shape[0] // len(prompts)), strict=True):
             self._book.remember(rows[0], prompt)
 
@@ -267,13 +271,9 @@ class ModulationHandle:
                 self._book.remember(row, None)
         if given.get("prompt") is not None and given.get("prompt_embeds") is None:
             texts = _as_list(given["prompt"])
-            if _as_list(given.get("prompt_2") or texts) != texts:
-                self._warn_once(
-                    "prompt_2 differs from prompt: the entities and token positions are taken from prompt alone"
-                )
-            if hasattr(self.pipe, "maybe_convert_prompt") and getattr(self.pipe, "tokenizer", None) is not None:
-                texts = self.pipe.maybe_convert_prompt(texts, self.pipe.tokenizer)  # textual inversion
-            self._remember([self._parse(text) for text in texts], embeddings)
+            seconds = _as_list(given.get("prompt_2") or texts)
+            parsed = [self._parse(text) for text in texts]
+            self._remember(parsed, embeddings, None if seconds == texts else [self._parse(text) for text in seconds])
         return result
 
     # -- one UNet call
@@ -380,6 +380,12 @@ def _as_config(config: ModulationConfig | str | None) -> ModulationConfig:
     if not isinstance(config, ModulationConfig):
         raise TypeError(f"config is a ModulationConfig or a preset's name, not {type(config).__name__}")
     return config
+
+
+def _align(prompt: Prompt, tokenizer: Any, length: int) -> Prompt:
+    """Tokens for an embedding of this length; a multiple of 77 is chunks of 77, each with its own BOS and EOS."""
+    chunks = length // CLIP_LENGTH if length % CLIP_LENGTH == 0 else 1
+    return align_tokens(prompt, tokenizer, length=length // chunks, chunks=chunks)
 
 
 def _as_list(texts: str | Sequence[str]) -> list[str]:

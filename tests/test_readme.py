@@ -71,7 +71,7 @@ def test_its_commands_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
     for command in set(re.findall(r"^attnmod (\w+)", shell, re.MULTILINE)):
-        assert command in ("generate", "parse", "check")
+        assert command in ("generate", "parse", "check", "bench")
 
 
 def test_the_public_names_it_imports_are_public():

@@ -1,5 +1,7 @@
 """Weight syntax: the text without it, and the tokens' weights."""
 
+import os
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -139,7 +141,7 @@ PIECES = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=int(os.environ.get("ATTNMOD_FUZZ", "250")), deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
 def test_any_syntax(text):
     read = read_weights(text)

@@ -45,7 +45,19 @@ def test_check(capsys):
         assert word in printed
 
 
-@pytest.mark.parametrize("command", ["generate", "parse", "check"])
+def test_bench_lists_and_runs(tmp_path, capsys, monkeypatch):
+    assert main(["bench"]) == 0
+    assert {"parser", "unet", "ledger"} <= set(capsys.readouterr().out.split())
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "unet", "--help"])
+    assert stop.value.code == 0
+    assert "--rounds" in capsys.readouterr().out
+    assert main(["bench", "nothing"]) == 2
+    assert "no benchmark 'nothing'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["generate", "parse", "check", "bench"])
 def test_help_has_an_example(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

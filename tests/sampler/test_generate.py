@@ -116,6 +116,15 @@ def test_a_config_file(here, model):
     assert read_record(here / "x.json").config == config
 
 
+def test_weight_syntax_is_taken_out_and_weighs(here, model):
+    attnmod("generate", "a (red cube:1.5) and a blue sphere", "--model", model, "--out", "x.png", *QUICK)
+    attnmod("generate", PROMPT, "--model", model, "--out", "y.png", *QUICK)
+    weighted, plain = (json.loads((here / name).read_text())["prompt"] for name in ("x.json", "y.json"))
+    assert weighted["text"] == plain["text"] == PROMPT
+    assert [token["weight"] for token in weighted["tokens"][:6]] == [1, 1, 1.5, 1.5, 1, 1]
+    assert not np.array_equal(np.asarray(Image.open("x.png")), np.asarray(Image.open("y.png")))
+
+
 @pytest.mark.parametrize("prompt", ["", "x" * 10_000, "красный куб и синий шар"])
 def test_odd_prompts(here, model, prompt):
     attnmod("generate", prompt, "--model", model, "--out", "x.png", *QUICK)

@@ -144,9 +144,29 @@ def test_embeddings_changed_in_place_are_no_longer_this_prompt(handwired):
         )
 
 
-def test_prompt_2_that_differs_is_told_of(handwired):
-    with modulate(handwired, MASK), pytest.warns(UserWarning, match="prompt_2 differs"):
-        run(handwired, PROMPT, prompt_2="a green cone")
+def test_a_prompt_2_that_differs(handwired):
+    """The colours are what the second encoder reads: where the texts agree the entity keeps its words, elsewhere not."""
+    with modulate(handwired, MASK) as handle:
+        picture = run(handwired, PROMPT, prompt_2="a red cube and a green cone")[0]
+        tokens = handle.prompts[0].tokens
+    assert [token.entities for token in tokens[1:8]] == [(0,), (0,), (0,), (), (), (), ()]
+    assert any("prompt_2" in warning for warning in handle.prompts[0].warnings)
+    assert picture[0, 3, 3] > 0.1
+
+
+def test_embeddings_of_a_long_prompt_in_chunks(handwired):
+    """154 positions are two windows of 77, each with its own BOS and EOS; the second one is masked as well."""
+    text = f"a red cube, {'very ' * 80}, and a blue sphere"
+    windows = [f"a red cube, {'very ' * 70}", f"{'very ' * 9}, and a blue sphere"]
+    encoded = [handwired.encode_prompt(window, do_classifier_free_guidance=False) for window in windows]
+    embeddings = torch.cat([window[0] for window in encoded], dim=1)
+    with modulate(handwired, MASK, maps=True) as handle:
+        handle.set_prompt(text, embeddings)
+        picture = run(handwired, None, prompt_embeds=embeddings, pooled_prompt_embeds=encoded[0][2])[0]
+        tokens = handle.prompts[0].tokens
+        assert handle.entity_map()[0, 0].tolist() == [0] * 4 + [1] * 4
+    assert [tokens[n].kind for n in (0, 76, 77, 153)] == ["bos", "eos", "bos", "pad"]
+    assert close(picture, colour_latents(HALVES))
 
 
 def test_set_prompt_checks(handwired):
