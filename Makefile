@@ -1,6 +1,9 @@
 # make generate PROMPT="..."   an image, its entity map and a JSON record
 # make test                    the tests
-# Both make .venv first if it is missing or older than the files that say what goes in it.
+# make datasheet               what the kernels' machine code uses, on any machine; writes the committed tables
+# make gpu [PART=...]          everything that needs a CUDA device: test, tune, kernels, unet, unet-full
+# make bench                   the attention benchmarks on this machine, and their pictures
+# The first two make .venv first if it is missing or older than the files that say what goes in it.
 
 PROMPT ?= a red cube and a blue sphere
 VENV := .venv
@@ -9,7 +12,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: generate test lint clean
+.PHONY: generate test lint clean datasheet gpu bench
 
 generate: $(VENV)/installed
 	@$(BIN)/attnmod generate "$(PROMPT)" $(ARGS)
@@ -21,6 +24,28 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@mkdir -p .pyright/attnmod && ln -sfn $(addprefix $(CURDIR)/,attnmod/__init__.py attnmod/__main__.py attnmod/py.typed kernels parser sampler benchmarks) .pyright/attnmod/
 	$(BIN)/pyright
+
+OLD_TRITON := .venv-triton-3.6
+
+datasheet: $(VENV)/installed $(OLD_TRITON)/installed
+	$(BIN)/python -m benchmarks.datasheet --record $(ARGS)
+	$(OLD_TRITON)/bin/python -m benchmarks.datasheet --record $(ARGS)
+
+# the oldest Triton that is supported, in a venv of its own; its interpreter needs an older numpy, too
+$(OLD_TRITON)/installed: $(VENV)/installed
+	@test -x $(OLD_TRITON)/bin/python || $(PYTHON) -m venv $(OLD_TRITON)
+	@$(OLD_TRITON)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(OLD_TRITON)/bin/python -m pip install --quiet --disable-pip-version-check "triton==3.6.0" "numpy<2.4"
+	@touch $@
+
+# the python3 that is there, with the torch and the triton that it has: nothing is installed and nothing downloaded
+gpu:
+	python3 -m benchmarks.gpu $(if $(PART),--part $(PART)) $(ARGS)
+
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks.bench_self_attention $(ARGS)
+	$(BIN)/python -m benchmarks.bench_cross_attention $(ARGS)
+	$(BIN)/python -m benchmarks.plots
 
 $(VENV)/installed: pyproject.toml setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "attnmod needs Python 3.11, 3.12 or 3.13 on the PATH (or make PYTHON=/path/to/python)"; exit 1; }

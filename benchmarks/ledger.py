@@ -18,8 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnmod import Curve, ModulationConfig, Prompt, align_tokens, modulate
-from attnmod.sampler.pickup import MatchedRows
 from attnmod.benchmarks.bench_unet import ENTITIES, TEXT, Denoiser
+from attnmod.sampler.pickup import MatchedRows
 
 RESULTS = Path(__file__).parent / "results"
 BYTES = 2  # a half-precision element

@@ -1,7 +1,7 @@
 """Tile sizes by architecture, head dim and shape class. Nothing here has been measured yet.
 
-The entries are arithmetic: what fits into registers and shared memory on every supported architecture, and
-the tile shapes that published kernels use at head dim 64. `MEASURED` names the architectures for which a
+The entries are chosen by the datasheet (`python -m benchmarks.datasheet`): no spills at head dims 40, 64 and 80, and
+then the fewest instructions per score. `MEASURED` names the architectures for which a
 tuning run chose the entry; on any other one the `ANY` entry is used.
 """
 
@@ -14,67 +14,104 @@ ANY = "any"
 MEASURED: frozenset[str] = frozenset()
 
 MAX_HEAD_DIM = 256
-MAX_TOKENS = 512  # the prompt is held in registers
+MAX_TOKENS = 512
 _WIDEST_TOKEN_TILE = 128
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """block_m queries per program; block_n keys per step (unused where the prompt is one block)."""
+    """block_m queries; block_n keys of a step (self-attention); how many such blocks one program takes in turn
+    (cross-attention); and the registers of a thread beyond which the compiler must not go, 0 for any number."""
 
     block_m: int
     block_n: int
     num_warps: int
     num_stages: int
+    blocks_per_program: int = 1
+    max_registers: int = 0
 
 
-# (architecture, padded head dim, shape class) -> tiles of 16-bit inputs. Classes: "long" has at least 2048
-# queries; at fewer, 64-row tiles fill the processors more evenly.
+# (architecture, padded head dim, shape class) -> tiles of 16-bit inputs. Classes: "long" has at least 2048 queries.
+# A tile of 64 rows leaves room for two or three blocks on a processor, whose products and exponentials overlap.
 _SELF_ATTENTION = {
-    (ANY, 16, "long"): Tiles(128, 64, 4, 3),
-    (ANY, 16, "short"): Tiles(64, 64, 4, 3),
-    (ANY, 32, "long"): Tiles(128, 64, 4, 3),
-    (ANY, 32, "short"): Tiles(64, 64, 4, 3),
-    (ANY, 64, "long"): Tiles(128, 64, 4, 3),
-    (ANY, 64, "short"): Tiles(64, 64, 4, 3),
-    (ANY, 128, "long"): Tiles(128, 64, 8, 2),
+    (ANY, 16, "long"): Tiles(64, 128, 4, 2),
+    (ANY, 16, "short"): Tiles(64, 64, 4, 2),
+    (ANY, 32, "long"): Tiles(64, 128, 4, 2),
+    (ANY, 32, "short"): Tiles(64, 64, 4, 2),
+    (ANY, 64, "long"): Tiles(64, 128, 4, 2),
+    (ANY, 64, "short"): Tiles(64, 128, 4, 2),
+    (ANY, 128, "long"): Tiles(64, 64, 4, 2),
     (ANY, 128, "short"): Tiles(64, 64, 4, 2),
     (ANY, 256, "long"): Tiles(64, 32, 4, 2),
     (ANY, 256, "short"): Tiles(64, 32, 4, 2),
+    ("gfx942", 64, "long"): Tiles(128, 64, 4, 1),
+    ("gfx942", 64, "short"): Tiles(64, 64, 4, 1),
+    ("gfx942", 128, "long"): Tiles(64, 64, 4, 1),
+    ("gfx942", 128, "short"): Tiles(64, 64, 4, 1),
+    ("gfx942", 256, "long"): Tiles(64, 32, 4, 1),
+    ("gfx942", 256, "short"): Tiles(64, 32, 4, 1),
 }
-# Classes by the tokens that are computed: "prompt" is one CLIP window (80), "windows" up to 256, "text" up to 512.
+# Forms: "prompt" is up to 80 columns, one CLIP window, in registers; "swept" passes groups of up to 80, for longer
+# prompts and for heads that vote together.
 _CROSS_ATTENTION = {
-    (ANY, 16, "prompt"): Tiles(128, 0, 8, 1),
-    (ANY, 16, "windows"): Tiles(64, 0, 8, 1),
-    (ANY, 16, "text"): Tiles(16, 0, 8, 1),
-    (ANY, 32, "prompt"): Tiles(128, 0, 8, 1),
-    (ANY, 32, "windows"): Tiles(64, 0, 8, 1),
-    (ANY, 32, "text"): Tiles(16, 0, 8, 1),
-    (ANY, 64, "prompt"): Tiles(128, 0, 8, 1),
-    (ANY, 64, "windows"): Tiles(64, 0, 8, 1),
-    (ANY, 64, "text"): Tiles(16, 0, 8, 1),
-    (ANY, 128, "prompt"): Tiles(64, 0, 4, 1),
-    (ANY, 128, "windows"): Tiles(64, 0, 8, 1),
-    (ANY, 128, "text"): Tiles(16, 0, 8, 1),
-    (ANY, 256, "prompt"): Tiles(64, 0, 8, 1),
-    (ANY, 256, "windows"): Tiles(32, 0, 8, 1),
-    (ANY, 256, "text"): Tiles(16, 0, 8, 1),
+    (ANY, 16, "prompt"): Tiles(64, 0, 4, 1, 2),
+    (ANY, 16, "swept"): Tiles(64, 0, 4, 1),
+    (ANY, 32, "prompt"): Tiles(64, 0, 4, 1, 2),
+    (ANY, 32, "swept"): Tiles(64, 0, 4, 1),
+    (ANY, 64, "prompt"): Tiles(64, 0, 4, 1, 2),
+    (ANY, 64, "swept"): Tiles(64, 0, 4, 1),
+    (ANY, 128, "prompt"): Tiles(64, 0, 4, 1, 2),
+    (ANY, 128, "swept"): Tiles(64, 0, 4, 1),
+    (ANY, 256, "prompt"): Tiles(64, 0, 8, 1, 2),
+    (ANY, 256, "swept"): Tiles(64, 0, 8, 1),
+    # without wgmma the operands of products stay in registers, too
+    ("sm_80", 128, "swept"): Tiles(64, 0, 8, 1),
+    ("sm_86", 128, "swept"): Tiles(64, 0, 8, 1),
+    ("sm_89", 128, "swept"): Tiles(64, 0, 8, 1),
+    ("sm_120", 128, "swept"): Tiles(64, 0, 8, 1),
+    ("sm_100", 64, "swept"): Tiles(64, 0, 8, 1),
+    ("sm_100", 128, "swept"): Tiles(64, 0, 8, 1),
+    ("sm_103", 64, "swept"): Tiles(64, 0, 8, 1),
+    ("sm_103", 128, "swept"): Tiles(64, 0, 8, 1),
+    ("sm_90", 64, "prompt"): Tiles(64, 0, 4, 1, 2, 168),  # three blocks on a processor, without a spill
 }
+# On datacentre Blackwell a thread holds a whole row of scores, and with it what belongs to every token: the vote and
+# the attention of one piece spill there, in two sweeps they do not.
+_SWEPT_VOTE = frozenset({"sm_100", "sm_103"})
+
+# Where a tuning run found SDPA (on q over the temperature) faster: (architecture, padded head dim, shape class).
+_SDPA_IS_FASTER: frozenset[tuple[str, int, str]] = frozenset()
+
+
+@functools.cache
+def sdpa_is_faster(architecture: str, head_dim: int, queries: int) -> bool:
+    """Whether self-attention of this shape was measured to run faster on SDPA there."""
+    return (architecture, padded_head_dim(head_dim), _shape_class(queries)) in _SDPA_IS_FASTER
+
+
+def _shape_class(queries: int) -> str:
+    return "long" if queries >= 2048 else "short"
 
 
 @functools.cache
 def self_attention_tiles(architecture: str, head_dim: int, queries: int, element_size: int) -> Tiles:
     """The tiles of one self-attention; float32 takes half as many rows, its operands are twice as wide."""
-    shape_class = "long" if queries >= 2048 else "short"
-    return _for_element_size(_find(_SELF_ATTENTION, architecture, head_dim, shape_class), element_size)
+    return _for_element_size(_find(_SELF_ATTENTION, architecture, head_dim, _shape_class(queries)), element_size)
 
 
 @functools.cache
-def cross_attention_tiles(architecture: str, head_dim: int, tokens: int, element_size: int) -> Tiles:
-    """The tiles of one cross-attention; only block_m, num_warps and num_stages mean something."""
+def cross_attention_tiles(architecture: str, head_dim: int, form: str, element_size: int) -> Tiles:
+    """The tiles of one cross-attention; block_n means nothing there."""
+    return _for_element_size(_find(_CROSS_ATTENTION, architecture, head_dim, form), element_size)
+
+
+@functools.cache
+def cross_attention_form(architecture: str, tokens: int, votes: bool, heads_vote_together: bool) -> str:
+    """How a prompt passes: "prompt" in one piece, "swept" in groups, see `swept_attention.py`."""
     computed = sum(width for _, width in token_tiles(tokens))
-    shape_class = "prompt" if computed <= 128 else "windows" if computed <= 256 else "text"
-    return _for_element_size(_find(_CROSS_ATTENTION, architecture, head_dim, shape_class), element_size)
+    if heads_vote_together or computed > 80 or (votes and architecture in _SWEPT_VOTE):
+        return "swept"
+    return "prompt"
 
 
 @functools.cache
@@ -93,6 +130,39 @@ def token_tiles(tokens: int) -> tuple[tuple[int, int], ...]:
     return tuple(tiles)
 
 
+def sweep_tiles(tokens: int) -> tuple[tuple[int, int], ...]:
+    """The tiles of one group of tokens where a prompt passes in groups: 80 columns or 64, whichever wastes fewer.
+
+    >>> sweep_tiles(77), sweep_tiles(231), sweep_tiles(512)
+    (((0, 64), (64, 16)), ((0, 64), (64, 16)), ((0, 64),))
+    """
+    if tokens <= 80:
+        return token_tiles(tokens)
+    return ((0, 64), (64, 16)) if -(-tokens // 80) * 80 < -(-tokens // 64) * 64 else ((0, 64),)
+
+
+@functools.cache
+def channel_tiles(head_dim: int) -> tuple[tuple[int, int], ...]:
+    """Covers the channels by (first, width) tiles like `token_tiles`: 80 = 64 + 16 rather than padded to 128.
+
+    >>> channel_tiles(40), channel_tiles(64), channel_tiles(160)
+    (((0, 32), (32, 16)), ((0, 64),), ((0, 128), (128, 32)))
+    """
+    tiles, start = [], 0
+    while start < head_dim:
+        left = (head_dim - start + 15) // 16 * 16
+        width = 1 << (left.bit_length() - 1)
+        tiles.append((start, width))
+        start += width
+    return tuple(tiles)
+
+
+def aligned(*tensors: torch.Tensor) -> bool:
+    """Whether every row of every head begins at a multiple of 8 elements: 16 bytes, in a 16-bit dtype."""
+    return all(stride % 8 == 0 for tensor in tensors for stride in tensor.stride()[:3])
+
+
+@functools.cache
 def padded_head_dim(head_dim: int) -> int:
     """The power of two, at least 16, that a block of this head dim takes.
 
@@ -127,4 +197,4 @@ def _find(table: dict[tuple[str, int, str], Tiles], architecture: str, head_dim:
 def _for_element_size(tiles: Tiles, element_size: int) -> Tiles:
     if element_size <= 2:
         return tiles
-    return Tiles(max(16, tiles.block_m // 2), max(16, tiles.block_n // 2), tiles.num_warps, 1)
+    return Tiles(max(16, tiles.block_m // 2), max(16, tiles.block_n // 2), tiles.num_warps, 1, tiles.blocks_per_program)

@@ -20,10 +20,12 @@ from torch import Tensor
 
 from attnmod.kernels import reference, sdpa
 from attnmod.kernels.checks import BACKENDS, check_cross_attention, check_gradients, check_self_attention
-from attnmod.kernels.configs import MAX_HEAD_DIM, MAX_TOKENS
+from attnmod.kernels.configs import MAX_HEAD_DIM, MAX_TOKENS, MEASURED, architecture, sdpa_is_faster
 from attnmod.kernels.reference import MAX_ENTITIES, default_affinity
 
 __all__ = ["available_backends", "cross_attention", "default_affinity", "self_attention"]
+
+_UNMEASURED = "backend 'auto' takes Triton with tiles chosen by arithmetic; `make gpu PART=tune` measures them"
 
 _library = torch.library.Library("attnmod", "DEF")
 _library.define(
@@ -59,8 +61,9 @@ def self_attention(
         temperature: a number, or a float32 tensor [B] or [B, H] on q's device, which may change between the
             replays of a CUDA graph. Above 0; below 1e-6 it counts as 1e-6. None is 1.
         scale: factor of the scores before the temperature; None is D ** -0.5.
-        backend: "auto" takes triton on a GPU that it supports, else sdpa. "triton" takes CPU tensors only under
-            TRITON_INTERPRET=1. "eager" is plain PyTorch and the only one with gradients.
+        backend: "auto" takes triton on a GPU that it supports, unless SDPA was measured to be faster there, else
+            sdpa. "triton" takes CPU tensors only under TRITON_INTERPRET=1. "eager" is plain PyTorch and the only
+            one with gradients.
 
     Returns:
         [B, H, M, D] in q's dtype, in the memory layout [B, M, H, D].
@@ -75,6 +78,7 @@ def self_attention(
     >>> self_attention(q, q, q, temperature=0.5).shape
     torch.Size([2, 4, 16, 8])
     """
+    q, k, v = _autocast(q, k, v)
     check_self_attention(q, k, v, temperature, scale, backend)
     scale = _scale(q, scale)
     if temperature is not None and not isinstance(temperature, Tensor):
@@ -159,6 +163,7 @@ def cross_attention(
         "return_owner": return_owner,
         "return_affinity": return_affinity,
     }
+    q, k, v = _autocast(q, k, v)
     check_cross_attention(q, k, v, **options, backend=backend)
     if backend == "eager":
         results = _cross_attention_in_torch(reference.cross_attention, q, k, v, **options)
@@ -189,6 +194,12 @@ def _self_attention_impl(
     check_gradients(backend, q=q, k=k, v=v, temperature=temperature)
     scale = _scale(q, scale)
     chosen = _choose_backend(backend, q, tokens=None)
+    if backend == "auto" and chosen == "triton":
+        device = architecture(q.device)
+        if device not in MEASURED:
+            _warn_once(f"attnmod: nobody has measured these kernels on {device}: {_UNMEASURED}")
+        elif sdpa_is_faster(device, q.shape[3], q.shape[2]):
+            chosen = "sdpa"
     if chosen == "triton":
         from attnmod.kernels.self_attention import launch_self_attention
 
@@ -248,6 +259,15 @@ def _cross_attention_impl(
     return _cross_attention_in_torch(
         compute, q, k, v, **options, return_owner=return_owner, return_affinity=return_affinity
     )
+
+
+def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Under autocast q, k and v take its dtype, and nothing else does: weights and temperatures stay float32."""
+    if not isinstance(q, Tensor) or not torch.is_autocast_enabled(q.device.type):
+        return q, k, v
+    dtype = torch.get_autocast_dtype(q.device.type)
+    q, k, v = (x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in (q, k, v))
+    return q, k, v
 
 
 def _current_device(q: Tensor) -> contextlib.AbstractContextManager:

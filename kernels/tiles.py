@@ -1,7 +1,9 @@
 """Triton helpers that both kernels use unchanged."""
 
 # Triton's language is not Python's to a type checker.
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportOperatorIssue=false, reportReturnType=false
+# pyright: reportPossiblyUnboundVariable=false
 
 import triton
 import triton.language as tl
@@ -10,6 +12,12 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 # Known when the kernels are decorated: the same module is either compiled or interpreted, never both.
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+
+
+@triton.jit
+def row_pointers(base_ptr, offs_row, stride_row, BLOCK_D: tl.constexpr):
+    """Pointers to rows with contiguous channels, [rows, BLOCK_D]; in int64, as a tensor may pass 2^31 elements."""
+    return base_ptr + offs_row.to(tl.int64)[:, None] * stride_row + tl.arange(0, BLOCK_D)[None, :]
 
 
 @triton.jit
@@ -24,10 +32,10 @@ def load_rows(
 ):
     """Rows of a matrix with contiguous channels, [rows, BLOCK_D]; what lies outside reads as zero."""
     offs_d = tl.arange(0, BLOCK_D)
-    ptrs = base_ptr + offs_row.to(tl.int64)[:, None] * stride_row + offs_d[None, :]
+    ptrs = row_pointers(base_ptr, offs_row, stride_row, BLOCK_D)
     if MASK_ROWS:
         block = tl.load(ptrs, mask=(offs_row < num_rows)[:, None] & (offs_d < HEAD_DIM)[None, :], other=0.0)
-    elif HEAD_DIM == BLOCK_D:
+    elif HEAD_DIM >= BLOCK_D:
         block = tl.load(ptrs)
     else:
         block = tl.load(ptrs, mask=(offs_d < HEAD_DIM)[None, :], other=0.0)
@@ -35,12 +43,70 @@ def load_rows(
 
 
 @triton.jit
-def store_rows(base_ptr, block, offs_row, stride_row, num_rows, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Stores [rows, BLOCK_D] in the element type of base_ptr; what lies outside is left alone."""
-    offs_d = tl.arange(0, BLOCK_D)
-    ptrs = base_ptr + offs_row.to(tl.int64)[:, None] * stride_row + offs_d[None, :]
-    inside = (offs_row < num_rows)[:, None] & (offs_d < HEAD_DIM)[None, :]
-    tl.store(ptrs, block.to(base_ptr.dtype.element_ty), mask=inside)
+def head_base(ptr, b, h, strides, ALIGNED: tl.constexpr):
+    """Where a head begins; ALIGNED promises strides that are multiples of 8, of which Triton looks for 16 itself."""
+    offset = b * strides[0] + tl.cast(h, tl.int64) * strides[1]
+    if ALIGNED:
+        offset = tl.multiple_of(offset, 8)
+    return ptr + offset
+
+
+@triton.jit
+def row_stride(strides, ALIGNED: tl.constexpr):
+    stride = strides[2]
+    if ALIGNED:
+        stride = tl.multiple_of(stride, 8)
+    return stride
+
+
+@triton.jit
+def load_channels(
+    base_ptr,
+    offs_row,
+    stride_row,
+    num_rows,
+    HEAD_DIM: tl.constexpr,
+    D_TILES: tl.constexpr,
+    MASK_ROWS: tl.constexpr,
+):
+    """Rows whose channels are cut into tiles of exact width (80 = 64 + 16): a tuple of [rows, width]."""
+    parts = ()
+    for c in tl.static_range(len(D_TILES)):
+        channels_ptr = base_ptr + D_TILES[c][0]
+        part = load_rows(
+            channels_ptr, offs_row, stride_row, num_rows, HEAD_DIM - D_TILES[c][0], D_TILES[c][1], MASK_ROWS
+        )
+        parts = parts + (part,)
+    return parts
+
+
+@triton.jit
+def store_channels(
+    base_ptr, parts, factor, offs_row, stride_row, num_rows, HEAD_DIM: tl.constexpr, D_TILES: tl.constexpr
+):
+    """Stores parts * factor [rows] in the element type of base_ptr; what lies outside is left alone."""
+    for c in tl.static_range(len(D_TILES)):
+        offs_d = D_TILES[c][0] + tl.arange(0, D_TILES[c][1])
+        ptrs = row_pointers(base_ptr + D_TILES[c][0], offs_row, stride_row, D_TILES[c][1])
+        inside = (offs_row < num_rows)[:, None] & (offs_d < HEAD_DIM)[None, :]
+        tl.store(ptrs, (parts[c] * factor[:, None]).to(base_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def zero_channels(BLOCK_M: tl.constexpr, D_TILES: tl.constexpr):
+    parts = ()
+    for c in tl.static_range(len(D_TILES)):
+        parts = parts + (tl.full([BLOCK_M, D_TILES[c][1]], 0.0, tl.float32),)
+    return parts
+
+
+@triton.jit
+def dot_channels(q, k, PRECISION: tl.constexpr):
+    """q kT over all channels, [BLOCK_M, tokens]."""
+    scores = dot(q[0], tl.trans(k[0]), None, PRECISION)
+    for c in tl.static_range(1, len(q)):
+        scores = dot(q[c], tl.trans(k[c]), scores, PRECISION)
+    return scores
 
 
 @triton.jit

@@ -145,7 +145,7 @@ def test_embeddings_changed_in_place_are_no_longer_this_prompt(handwired):
 
 
 def test_a_prompt_2_that_differs(handwired):
-    """The colours are what the second encoder reads: where the texts agree the entity keeps its words, elsewhere not."""
+    """Where the two texts agree an entity keeps its words; elsewhere every patch sees them."""
     with modulate(handwired, MASK) as handle:
         picture = run(handwired, PROMPT, prompt_2="a red cube and a green cone")[0]
         tokens = handle.prompts[0].tokens

@@ -1,0 +1,262 @@
+"""What the shipped kernels ask of a processor, read from their machine code: no GPU needed.
+
+    python -m benchmarks.datasheet [--set sdxl|all] [--architecture sm_90 ...] [--json FILE] [--markdown FILE]
+
+Every kernel is compiled with the tiles that it ships with. The exit code is 1 where a float16 or bfloat16 kernel at
+head dim 40, 64 or 80 on NVIDIA spills or computes in float64, does without HGMMA on sm_90, takes exponentials for
+more than 80 columns at 77 tokens, or does not fit a processor; and where another row spills more than was recorded
+for it. What a row cannot say is how long a kernel takes; `make gpu` measures that.
+
+Columns: `regs` per thread; `spill` bytes of a thread's stack; `smem` bytes of a block; `blocks` that fit on one
+processor at once; `matrix`, `ffma`, `mufu` (`ex2` of them exponentials): instructions as written in the program;
+`per score`: instructions of the loops over the scores (of the whole program where there is none), times
+threads, over the scores that they compute. Its floor is 4.5: multiply-add, exponential, sum, maximum, and half a
+conversion.
+"""
+
+import argparse
+import json
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import triton
+
+from attnmod.benchmarks.launches import Case, Launch, compile_launch, record
+from attnmod.benchmarks.machine_code import MachineCode, read
+
+ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942")
+RESULTS = Path(__file__).with_name("results")
+FLOOR = 4.5
+_F16, _BF16, _F32 = torch.float16, torch.bfloat16, torch.float32
+
+# Per processor: 32-bit registers, shared memory, of one block, threads, blocks. CUDA C++ Programming Guide, "Compute
+# Capabilities"; AMD "CDNA 3 ISA" (512 registers for each of a SIMD's lanes, 64 KiB of shared memory).
+_LIMITS = {
+    "sm_80": (65536, 164 << 10, 163 << 10, 2048, 32),
+    "sm_89": (65536, 100 << 10, 99 << 10, 1536, 24),
+    "sm_90": (65536, 228 << 10, 227 << 10, 2048, 32),
+    "sm_100": (65536, 228 << 10, 227 << 10, 2048, 32),
+    "sm_120": (65536, 100 << 10, 99 << 10, 1536, 24),
+    "gfx942": (4 * 64 * 512, 64 << 10, 64 << 10, 2048, 16),
+}
+
+
+def sdxl_cases() -> list[Case]:
+    """What SDXL at 1024x1024 launches in fp16: the set that the tests compile."""
+    return [
+        Case("self", "temperature", _F16, 10, 4096, 4096, 64),
+        Case("self", "temperature", _F16, 20, 1024, 1024, 64),
+        Case("cross", "vote", _F16, 10, 4096, 77, 64),
+        Case("cross", "shared", _F16, 10, 4096, 77, 64),
+        Case("cross", "vote", _F16, 20, 1024, 154, 64),
+        Case("cross", "vote", _F16, 20, 1024, 231, 64),
+    ]
+
+
+def all_cases() -> list[Case]:
+    """Every kernel and tile that ships: SDXL's shapes and SD 1.5's, long prompts, all head dims and dtypes.
+
+    Prompts of 154 and 231 tokens run the same code.
+    """
+    cases = sdxl_cases()
+    cases += [Case("self", "plain", _F16, 10, 4096, 4096, 64)]
+    cases += [Case("cross", feature, _F16, 10, 4096, 77, 64) for feature in ("plain", "owner", "affinity")]
+    cases += [Case("cross", "shared", _F16, 10, 4096, 512, 64), Case("cross", "vote", _F16, 10, 4096, 512, 64)]
+    for head_dim in (40, 80, 128, 160):
+        cases += [Case("self", "temperature", _F16, 8, queries, queries, head_dim) for queries in (4096, 1024)]
+        cases += [Case("cross", "vote", _F16, 8, 4096, tokens, head_dim) for tokens in (77, 231, 512)]
+        cases += [Case("cross", "shared", _F16, 8, 4096, tokens, head_dim) for tokens in (77, 231)]
+    for head_dim in (40, 64, 80):
+        cases += [Case("self", "temperature", _BF16, 10, 4096, 4096, head_dim)]
+        cases += [Case("cross", "vote", _BF16, 10, 4096, tokens, head_dim) for tokens in (77, 231)]
+    for head_dim in (64, 80, 160):
+        cases += [Case("self", "temperature", _F32, 10, 4096, 4096, head_dim)]
+        cases += [Case("cross", "vote", _F32, 10, 4096, tokens, head_dim) for tokens in (77, 231)]
+    return cases
+
+
+def measure(case: Case, architecture: str) -> dict:
+    """One row of the sheet."""
+    launch = record(case, architecture)
+    row = {
+        "architecture": architecture,
+        "kernel": case.name,
+        "heads": case.heads,
+        "tiles": _tiles(launch),
+        "programs": launch.grid[0],
+    }
+    try:
+        code = read(compile_launch(launch, architecture))
+    except (triton.runtime.errors.OutOfResources, triton.compiler.errors.CompilationError, RuntimeError) as error:
+        return row | {"error": " ".join(str(error).split())[:200]}
+    row |= asdict(code)
+    row["blocks_per_processor"] = blocks_per_processor(architecture, code, _warps(launch))
+    row["instructions_per_score"] = round(_per_score(architecture, case, launch, code), 2)
+    row["columns_of_exponentials"] = round(_columns(architecture, launch, code), 1)
+    return row
+
+
+def blocks_per_processor(architecture: str, code: MachineCode, warps: int) -> int:
+    """How many blocks are resident at once; 0 where not even one is."""
+    registers, shared, shared_of_block, threads, blocks = _LIMITS[architecture]
+    if code.shared_bytes > shared_of_block:
+        return 0
+    if architecture.startswith("gfx"):
+        by_shared = shared // max(code.shared_bytes, 1)
+        waves = min(8, 512 // _round_up(code.registers, 8))  # of each of four SIMDs
+        return min(blocks, by_shared, waves * 4 // warps)
+    by_registers = registers // (_round_up(code.registers * 32, 256) * warps)
+    by_shared = shared // (code.shared_bytes + 1024)  # the system keeps 1 KiB of every block
+    return min(blocks, by_registers, by_shared, threads // (32 * warps))
+
+
+def faults(row: dict, ceilings: dict[str, int]) -> list[str]:
+    """Why this row fails, in words; empty where it does not."""
+    name = f"{row['architecture']} {row['kernel']}"
+    if "error" in row:
+        return [] if ceilings.get(name) == -1 else [f"{name}: does not compile: {row['error']}"]
+    found = []
+    if row["blocks_per_processor"] == 0:
+        found.append(f"does not fit: {row['shared_bytes']} bytes of shared memory, {row['registers']} registers")
+    if not _is_guarded(row):
+        ceiling = ceilings.get(name)
+        if ceiling is not None and row["spill_bytes"] > ceiling:
+            found.append(f"spills {row['spill_bytes']} bytes, where {ceiling} were recorded")
+        return [f"{name}: {fault}" for fault in found]
+    if row["spill_bytes"] or row["spills"]:
+        found.append(f"spills {row['spill_bytes']} bytes in {row['spills']} instructions")
+    if row["fp64"]:
+        found.append(f"has {row['fp64']} float64 instructions")
+    if row["architecture"] == "sm_90" and not row["matrix"].get("HGMMA"):
+        found.append(f"has no HGMMA: {row['matrix'] or 'no matrix instruction at all'}")
+    # a thread takes a few more for its rows' own factors
+    if row["kernel"].startswith("cross") and "x77x" in row["kernel"] and row["columns_of_exponentials"] > 80 + 8:
+        found.append(f"takes exponentials for {row['columns_of_exponentials']} columns, more than 80")
+    return [f"{name}: {fault}" for fault in found]
+
+
+def sheet(cases: list[Case], architectures: list[str], jobs: int) -> list[dict]:
+    pairs = [(case, architecture) for architecture in architectures for case in cases]
+    if jobs == 1:
+        return [_measure_pair(pair) for pair in pairs]
+    with ProcessPoolExecutor(jobs) as pool:
+        return list(pool.map(_measure_pair, pairs))
+
+
+def table(rows: list[dict]) -> str:
+    """The sheet as Markdown."""
+    head = "| kernel | tiles | regs | spill | smem | blocks | matrix | ffma | mufu (ex2) | fp64 | per score |"
+    lines = []
+    for architecture in dict.fromkeys(row["architecture"] for row in rows):
+        lines += ["", f"### {architecture}", "", head, "|---" * head.count(" | ") + "|---|"]
+        for row in rows:
+            if row["architecture"] != architecture:
+                continue
+            cells = [row["kernel"], row["tiles"]]
+            if "error" in row:
+                cells += ["does not compile"] + [""] * 8
+            else:
+                matrix = ", ".join(f"{count} {kind}" for kind, count in row["matrix"].items())
+                cells += [str(row[name]) for name in ("registers", "spill_bytes", "shared_bytes")]
+                cells += [str(row["blocks_per_processor"]), matrix, str(row["ffma"])]
+                cells += [f"{row['mufu']} ({row['exponentials']})", str(row["fp64"])]
+                cells += [f"{row['instructions_per_score']:.1f}"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines[1:]) + "\n"
+
+
+def recorded_ceilings(folder: Path = RESULTS) -> dict[str, int]:
+    """The most spill bytes that any committed sheet has for a row; -1 where it did not compile."""
+    ceilings: dict[str, int] = {}
+    for path in sorted(folder.glob("datasheet-triton-*.json")):
+        for row in json.loads(path.read_text())["rows"]:
+            name = f"{row['architecture']} {row['kernel']}"
+            ceilings[name] = max(ceilings.get(name, -1), row.get("spill_bytes", -1))
+    return ceilings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.datasheet", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--set", choices=("sdxl", "all"), default="all", help="which kernels (default: all)")
+    parser.add_argument("--architecture", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES), metavar="ARCH")
+    parser.add_argument("--jobs", type=int, default=2, help="processes that compile (default: 2)")
+    parser.add_argument(
+        "--record", action="store_true", help="write both files, named by Triton's version, to results/"
+    )
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--markdown", type=Path, help="write the table to this file")
+    options = parser.parse_args(arguments)
+
+    if options.record:
+        version = ".".join(triton.__version__.split(".")[:2])
+        options.json = RESULTS / f"datasheet-triton-{version}.json"
+        options.markdown = options.json.with_suffix(".md")
+    rows = sheet(sdxl_cases() if options.set == "sdxl" else all_cases(), options.architecture, options.jobs)
+    title = f"Triton {triton.__version__}; no time was measured: these are properties of the machine code."
+    print(title, table(rows), sep="\n\n")
+    ceilings = recorded_ceilings()
+    found = [fault for row in rows for fault in faults(row, ceilings)]
+    if options.json:
+        record_ = {"triton": triton.__version__, "torch": torch.__version__, "floor_per_score": FLOOR, "rows": rows}
+        options.json.write_text(json.dumps(record_, indent=1) + "\n")
+    if options.markdown:
+        options.markdown.write_text(f"# Datasheet\n\n{title}\n\n{_legend()}\n\n{table(rows)}")
+    for fault in found:
+        print(fault, file=sys.stderr)
+    guarded = sum(_is_guarded(row) for row in rows)
+    print(f"{len(rows)} rows, {guarded} of them guarded, {len(found)} faults")
+    return 1 if found else 0
+
+
+def _legend() -> str:
+    return (__doc__ or "").split("\n\n", 2)[2].strip()
+
+
+def _is_guarded(row: dict) -> bool:
+    """Whether the row is held to the rules, rather than to what was recorded for it."""
+    head_dim = int(row["kernel"].rsplit("x", 1)[1])
+    return row["architecture"].startswith("sm_") and "float32" not in row["kernel"] and head_dim in (40, 64, 80)
+
+
+def _measure_pair(pair: tuple[Case, str]) -> dict:
+    return measure(*pair)
+
+
+def _warps(launch: Launch) -> int:
+    return launch.arguments["num_warps"]
+
+
+def _tiles(launch: Launch) -> str:
+    names = ("BLOCK_M", "BLOCK_N", "num_warps", "num_stages")
+    return " ".join(f"{name.removeprefix('BLOCK_')[:7]}={launch.arguments.get(name, '-')}" for name in names).lower()
+
+
+def _computed_columns(launch: Launch) -> int:
+    """Columns of scores that one pass of the loop, or of the program, computes for its rows."""
+    if "BLOCK_N" in launch.arguments:
+        return launch.arguments["BLOCK_N"]
+    return sum(width for _, width in launch.arguments["TOKEN_TILES"])
+
+
+def _per_score(architecture: str, case: Case, launch: Launch, code: MachineCode) -> float:
+    threads = _warps(launch) * (64 if architecture.startswith("gfx") else 32)
+    body = sum(loop["instructions"] for loop in code.loops) or code.instructions
+    return body * threads / (launch.arguments["BLOCK_M"] * _computed_columns(launch))
+
+
+def _columns(architecture: str, launch: Launch, code: MachineCode) -> float:
+    """For how many columns each row takes exponentials: the most that one loop, or the program, does."""
+    threads = _warps(launch) * (64 if architecture.startswith("gfx") else 32)
+    most = max((loop["exponentials"] for loop in code.loops), default=code.exponentials)
+    return most * threads / launch.arguments["BLOCK_M"]
+
+
+def _round_up(value: int, granule: int) -> int:
+    return -(-value // granule) * granule
+
+
+if __name__ == "__main__":
+    sys.exit(main())

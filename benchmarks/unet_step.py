@@ -1,0 +1,111 @@
+"""One step of SDXL's UNet, stock against modulated: eager, compiled by its repeated blocks, and in a CUDA graph.
+
+The weights are random and made on the device: time does not depend on them. Both UNets are the same object, driven in
+the same way; the modulated one has every mechanism on, two rows (unconditional and conditional) and two entities.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from attnmod.benchmarks.harness import Row, time_calls
+
+_SDXL_UNET: dict[str, Any] = dict(
+    sample_size=128,
+    in_channels=4,
+    out_channels=4,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    block_out_channels=(320, 640, 1280),
+    transformer_layers_per_block=[1, 2, 10],
+    attention_head_dim=[5, 10, 20],
+    cross_attention_dim=2048,
+    use_linear_projection=True,
+    addition_embed_type="text_time",
+    addition_time_embed_dim=256,
+    projection_class_embeddings_input_dim=2816,
+)
+_TEXT, _ENTITIES = "a red cube and a blue sphere", [["a red cube"], ["a blue sphere"]]
+
+
+def run(full: bool, variants: tuple[str, ...] = ("eager", "graph", "compiled")) -> list[Row]:
+    """Rows for stock and modulated in each variant; full is SDXL's own size. Compiled comes last: blocks stay so."""
+    from attnmod import Prompt, modulate
+    from attnmod.sampler.untrained import sdxl_shaped_pipeline
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    pipe = sdxl_shaped_pipeline()
+    if full:
+        from diffusers import UNet2DConditionModel
+
+        with torch.device(device):
+            pipe.unet = UNet2DConditionModel(**_SDXL_UNET).eval()
+    pipe.unet.to(device=device, dtype=dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    inputs = _inputs(pipe.unet, device, dtype, 128 if full else 16)
+    size = "sdxl 1024x1024 batch 2" if full else "small batch 2"
+    rows = []
+    for variant in variants:
+        for provider in ("stock", "modulated"):
+            row = Row(
+                "unet step", provider, size, str(dtype).removeprefix("torch."), variant, None, None, None, None, None
+            )
+            rows.append(row)
+            handle = None
+            try:
+                if provider == "modulated":
+                    handle = modulate(pipe)
+                    prompts = [Prompt.from_entities("", []), Prompt.from_entities(_TEXT, _ENTITIES)]
+                    handle.set_prompt(prompts, inputs["encoder_hidden_states"])
+                call = _driven(pipe.unet, inputs, variant, device)
+                row.p20, row.p50, row.p80 = time_calls(call, device, cold=False, budget_ms=1500 if full else 20)
+                row.note = "output not compared: modulation changes it" if handle else ""
+            except Exception as error:  # a variant that does not run is a result
+                row.note = f"not run: {type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"
+            finally:
+                if handle:
+                    handle.remove()
+    return rows
+
+
+def _inputs(unet, device, dtype, size: int) -> dict:
+    generator = torch.Generator(device).manual_seed(0)
+    config = unet.config
+    time_ids = torch.tensor([[1024.0, 1024, 0, 0, 1024, 1024]] * 2, device=device, dtype=dtype)
+    pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, device=device).to(dtype)
+
+    return {
+        "sample": normal(2, config.in_channels, size, size),
+        "timestep": torch.tensor(500.0, device=device),
+        "encoder_hidden_states": normal(2, 77, config.cross_attention_dim),
+        "added_cond_kwargs": {"text_embeds": normal(2, pooled), "time_ids": time_ids},
+    }
+
+
+def _driven(unet, inputs: dict, variant: str, device: torch.device) -> Callable[[int], object]:
+    @torch.no_grad()
+    def step(_: int = 0):
+        return unet(**inputs, return_dict=False)[0]
+
+    if variant == "compiled":
+        torch._dynamo.reset()
+        unet.compile_repeated_blocks(backend="inductor" if device.type == "cuda" else "eager")
+    if variant == "graph":
+        if device.type != "cuda":
+            raise RuntimeError("CUDA graphs need CUDA")
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        return lambda _: graph.replay()
+    for _ in range(2):
+        step()
+    return step
