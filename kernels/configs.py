@@ -20,8 +20,12 @@ _WIDEST_TOKEN_TILE = 128
 
 @dataclass(frozen=True)
 class Tiles:
-    """block_m queries; block_n keys of a step (self-attention); how many such blocks one program takes in turn
-    (cross-attention); and the registers of a thread beyond which the compiler must not go, 0 for any number."""
+    """What one program takes, and how.
+
+    block_m queries; block_n keys of a step (self-attention) or columns of a group (cross-attention in sweeps, 0 for
+    any number); blocks_per_program blocks of queries in turn (cross-attention in one piece); and the registers of a
+    thread beyond which the compiler must not go, 0 for any number.
+    """
 
     block_m: int
     block_n: int
@@ -64,16 +68,16 @@ _CROSS_ATTENTION = {
     (ANY, 128, "swept"): Tiles(64, 0, 4, 1),
     (ANY, 256, "prompt"): Tiles(64, 0, 8, 1, 2),
     (ANY, 256, "swept"): Tiles(64, 0, 8, 1),
-    # without wgmma the operands of products stay in registers, too
-    ("sm_80", 128, "swept"): Tiles(64, 0, 8, 1),
-    ("sm_86", 128, "swept"): Tiles(64, 0, 8, 1),
-    ("sm_89", 128, "swept"): Tiles(64, 0, 8, 1),
-    ("sm_120", 128, "swept"): Tiles(64, 0, 8, 1),
+    # without wgmma operands of products stay in registers, too: groups of 48 columns, not 80
+    ("sm_80", 128, "swept"): Tiles(64, 48, 4, 1),
+    ("sm_86", 128, "swept"): Tiles(64, 48, 4, 1),
+    ("sm_89", 128, "swept"): Tiles(64, 48, 4, 1),
+    ("sm_120", 128, "prompt"): Tiles(64, 0, 4, 1, 1),
+    ("sm_120", 128, "swept"): Tiles(64, 48, 4, 1),
     ("sm_100", 64, "swept"): Tiles(64, 0, 8, 1),
     ("sm_100", 128, "swept"): Tiles(64, 0, 8, 1),
     ("sm_103", 64, "swept"): Tiles(64, 0, 8, 1),
     ("sm_103", 128, "swept"): Tiles(64, 0, 8, 1),
-    ("sm_90", 64, "prompt"): Tiles(64, 0, 4, 1, 2, 168),  # three blocks on a processor, without a spill
 }
 # On datacentre Blackwell a thread holds a whole row of scores, and with it what belongs to every token: the vote and
 # the attention of one piece spill there, in two sweeps they do not.
@@ -101,14 +105,18 @@ def self_attention_tiles(architecture: str, head_dim: int, queries: int, element
 
 @functools.cache
 def cross_attention_tiles(architecture: str, head_dim: int, form: str, element_size: int) -> Tiles:
-    """The tiles of one cross-attention; block_n means nothing there."""
+    """The tiles of one cross-attention."""
     return _for_element_size(_find(_CROSS_ATTENTION, architecture, head_dim, form), element_size)
 
 
 @functools.cache
-def cross_attention_form(architecture: str, tokens: int, votes: bool, heads_vote_together: bool) -> str:
+def cross_attention_form(
+    architecture: str, head_dim: int, element_size: int, tokens: int, votes: bool, heads_vote_together: bool
+) -> str:
     """How a prompt passes: "prompt" in one piece, "swept" in groups, see `swept_attention.py`."""
     computed = sum(width for _, width in token_tiles(tokens))
+    if element_size > 2 and head_dim > 64:  # keys and values of one piece do not fit beside each other
+        return "swept"
     if heads_vote_together or computed > 80 or (votes and architecture in _SWEPT_VOTE):
         return "swept"
     return "prompt"
@@ -130,12 +138,14 @@ def token_tiles(tokens: int) -> tuple[tuple[int, int], ...]:
     return tuple(tiles)
 
 
-def sweep_tiles(tokens: int) -> tuple[tuple[int, int], ...]:
+def sweep_tiles(tokens: int, group: int = 0) -> tuple[tuple[int, int], ...]:
     """The tiles of one group of tokens where a prompt passes in groups: 80 columns or 64, whichever wastes fewer.
 
-    >>> sweep_tiles(77), sweep_tiles(231), sweep_tiles(512)
-    (((0, 64), (64, 16)), ((0, 64), (64, 16)), ((0, 64),))
+    >>> sweep_tiles(77), sweep_tiles(231), sweep_tiles(512), sweep_tiles(231, group=48)
+    (((0, 64), (64, 16)), ((0, 64), (64, 16)), ((0, 64),), ((0, 32), (32, 16)))
     """
+    if group:
+        return token_tiles(min(tokens, group))
     if tokens <= 80:
         return token_tiles(tokens)
     return ((0, 64), (64, 16)) if -(-tokens // 80) * 80 < -(-tokens // 64) * 64 else ((0, 64),)
@@ -173,9 +183,9 @@ def padded_head_dim(head_dim: int) -> int:
 
 
 @functools.cache
-def precision(dtype: torch.dtype) -> str:
+def precision(dtype: torch.dtype, architecture: str) -> str:
     """How float32 operands are multiplied: plain tf32 misses float32's error budget, ieee leaves the tensor cores."""
-    return "tf32x3" if dtype == torch.float32 and torch.version.hip is None else "ieee"
+    return "tf32x3" if dtype == torch.float32 and not architecture.startswith("gfx") else "ieee"
 
 
 @functools.cache
@@ -197,4 +207,10 @@ def _find(table: dict[tuple[str, int, str], Tiles], architecture: str, head_dim:
 def _for_element_size(tiles: Tiles, element_size: int) -> Tiles:
     if element_size <= 2:
         return tiles
-    return Tiles(max(16, tiles.block_m // 2), max(16, tiles.block_n // 2), tiles.num_warps, 1, tiles.blocks_per_program)
+    return Tiles(
+        max(16, tiles.block_m // 2),
+        tiles.block_n and max(16, tiles.block_n // 2),
+        tiles.num_warps,
+        1,
+        tiles.blocks_per_program,
+    )

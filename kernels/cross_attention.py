@@ -247,7 +247,7 @@ def launch_cross_attention(
     heads_vote_together = share_heads and owner is None
     device = architecture(q.device)
     votes = entity_bits is not None and owner is None
-    form = cross_attention_form(device, tokens, votes, heads_vote_together)
+    form = cross_attention_form(device, head_dim, q.element_size(), tokens, votes, heads_vote_together)
     tiles = cross_attention_tiles(device, head_dim, form, q.element_size())
     owner_strides = _strides(owner_out, 3)[:2]
     if owner_out is not None and share_heads:
@@ -289,7 +289,7 @@ def launch_cross_attention(
         HAS_OWNER=owner is not None,
         RENORMALIZE=renormalize,
         RETURN_OWNER=owner_out is not None,
-        PRECISION=precision(q.dtype),
+        PRECISION=precision(q.dtype, device),
         num_warps=tiles.num_warps,
         num_stages=tiles.num_stages,
         enable_fp_fusion=True,
@@ -311,7 +311,7 @@ def launch_cross_attention(
         affinity_out_strides=_strides(affinity_out, 3)[:2],
         num_heads=heads,
         heads_per_program=heads_per_program,
-        TOKEN_TILES=sweep_tiles(tokens),
+        TOKEN_TILES=sweep_tiles(tokens, tiles.block_n),
         SHARE_HEADS=heads_vote_together,
         RETURN_AFFINITY=affinity_out is not None,
     )

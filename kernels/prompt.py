@@ -88,7 +88,7 @@ def prompt_bits(bits_ptr, b, bits_strides, start, num_tokens, TOKEN_TILES: tl.co
         offs_n = start + TOKEN_TILES[i][0] + tl.arange(0, TOKEN_TILES[i][1])
         tile = load_bits(bits_ptr, b, bits_strides, offs_n, num_tokens)
         bits = bits + (tile,)
-        any_entity = any_entity | (tl.min(tile, 0) != 0xFFFFFFFF)
+        any_entity = any_entity | (tl.max((tile.to(tl.int32, bitcast=True) != -1).to(tl.int32), 0) > 0)
     return bits, any_entity
 
 

@@ -10,8 +10,8 @@ each score costs one fused multiply-add and one exp2.
 Floors on an H100 SXM for SDXL's 4096 patches, 10 heads, two rows, in fp16: 85.9 Gflop of products take 90.5 us, and as
 many exponentials (16 a clock and processor) as long again: 90.5 us if the two overlap wholly, 181 us if not at all;
 42 MB to read and write, 12.5 us. A score needs at least 4.5 instructions: multiply-add, exponential, sum, maximum,
-half a conversion. The datasheet counts 7.6 on sm_90 for tiles of 64 x 128, against 8.6 for 128 x 64: 84 us of issue
-slots, below the exponentials' 90.5. So of the tiles we expect 64 x 128 with two or three blocks on a processor to win,
+half a conversion. The datasheet counts 7.7 on sm_90 for tiles of 64 x 128, against 8.1 for 128 x 64: 87 us of issue
+slots, below the exponentials' 90.5. So of the tiles we expect 64 x 128 with two blocks on a processor to win,
 for one block's products then run beside another's exponentials. Not measured.
 
 Shapes: q, out [B, H, M, D]; k, v [B, H, T, D]; temperature [B] or [B, H].
@@ -157,7 +157,8 @@ def launch_self_attention(
     keys = k.shape[2]
     if out.numel() == 0:
         return
-    tiles = self_attention_tiles(architecture(q.device), head_dim, queries, q.element_size())
+    device = architecture(q.device)
+    tiles = self_attention_tiles(device, head_dim, queries, q.element_size())
     if temperature is None:
         temperature_strides = (0, 0)
     else:  # [B] is [B, H] whose heads share a value
@@ -183,7 +184,7 @@ def launch_self_attention(
         ALIGNED=aligned(q, k, v, out),
         HAS_TEMPERATURE=temperature is not None,
         EVEN_KEYS=keys % tiles.block_n == 0,
-        PRECISION=precision(q.dtype),
+        PRECISION=precision(q.dtype, device),
         num_warps=tiles.num_warps,
         num_stages=tiles.num_stages,
         enable_fp_fusion=True,

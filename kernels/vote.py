@@ -29,8 +29,8 @@ def innermost_entity(bits, weight):
     All bits set is a global token, which does not vote; nor does an absent one.
     """
     # With the bit below the highest cleared, rounding to float32 cannot carry into the next power of two.
-    highest = exponent_of((bits & ~(bits >> 1)).to(tl.uint32))
-    return tl.where((bits != 0) & (bits != 0xFFFFFFFF) & (weight > float("-inf")), highest, 64)
+    highest = exponent_of(bits ^ (bits & (bits >> 1)))
+    return tl.where((bits != 0) & (bits.to(tl.int32, bitcast=True) != -1) & (weight > float("-inf")), highest, 64)
 
 
 @triton.jit
