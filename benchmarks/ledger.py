@@ -132,6 +132,7 @@ def ledgers() -> dict[str, Ledger]:
         "temperature": modulated_step(denoiser, ModulationConfig.preset("temperature")),
         "mask, not balanced": modulated_step(denoiser, ModulationConfig(temperature=Curve.constant(1), balanced=False)),
         "everything on": modulated_step(denoiser, ModulationConfig()),
+        "everything on, one owner map": modulated_step(denoiser, ModulationConfig(ownership="average")),
     }
 
 
@@ -139,9 +140,9 @@ def main() -> int:
     rows = {name: ledger.row() for name, ledger in ledgers().items()}
     (RESULTS / "ledger.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     columns = list(rows["stock"])
-    print(f"{'one step of SDXL':20}", *(f"{column:>16}" for column in columns))
+    print(f"{'one step of SDXL':28}", *(f"{column:>16}" for column in columns))
     for name, row in rows.items():
-        print(f"{name:20}", *(f"{row[column]:16,}" for column in columns))
+        print(f"{name:28}", *(f"{row[column]:16,}" for column in columns))
     return 0
 
 

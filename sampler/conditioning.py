@@ -17,9 +17,7 @@ from attnmod.sampler.config import ModulationConfig
 MAX_ENTITIES = 32  # one bit each of an int32
 # A phase weight of zero hides a token as well as float32 can tell, without making it absent from the vote.
 SMALLEST_WEIGHT = 1e-12
-# The running mean of an entity's affinity over patches: how much of it each new layer replaces.
-MEAN_AFFINITY_STEP = 0.1
-SMALLEST_MEAN_AFFINITY = 1e-6
+SMALLEST_MEAN_AFFINITY = 1e-9
 
 
 @dataclass
@@ -33,10 +31,11 @@ class RowConditioning:
         own weights; -inf is absent), is_global and is_detail [R, T] bool (which phase weight a token takes),
         is_conditional and has_entities [R] bool.
     Changed in place at every step:
-        temperature [R], hidden_weight [R], log_weights [R, T], mean_affinity [R, G], all float32.
+        temperature [R], hidden_weight [R], log_weights [R, T], mean_affinity [R, G] (of each entity, over the patches
+        of the run so far, up to a factor) and balanced_affinity [R, T, G] (affinity over that mean), all float32.
 
     prompts has the parsed prompt of each row, or None; slots the entity ids that the bits of each row stand for
-    (-1 for the background). owners has maps given by hand, int8 [R, M] of slots, by the number of patches M.
+    (-1 for the background).
     """
 
     prompts: list[Prompt | None]
@@ -54,8 +53,8 @@ class RowConditioning:
     hidden_weight: torch.Tensor = field(init=False)
     log_weights: torch.Tensor = field(init=False)
     mean_affinity: torch.Tensor = field(init=False)
+    balanced_affinity: torch.Tensor | None = field(init=False)
     first_timestep: torch.Tensor = field(init=False)
-    owners: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self):
         self.temperature = torch.ones_like(self.own_log_weights[:, 0])
@@ -65,6 +64,7 @@ class RowConditioning:
         self.mean_affinity = self.temperature[:, None].repeat(1, capacity)
         if self.affinity is not None:
             self.affinity = torch.nn.functional.pad(self.affinity, (0, capacity - self.affinity.shape[2]))
+        self.balanced_affinity = None if self.affinity is None else self.affinity.clone()
         self.first_timestep = torch.full_like(self.temperature, -math.inf)
 
     @property
@@ -89,16 +89,11 @@ class RowConditioning:
     def _tensors(self) -> dict[str, torch.Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
 
-    def voting_affinity(self, balanced: bool) -> torch.Tensor | None:
-        """The affinity A [R, T, G] of this call; balanced, each entity's is divided by its mean so far."""
-        if self.affinity is None or not balanced:
-            return self.affinity
-        return self.affinity / self.mean_affinity.clamp_min(SMALLEST_MEAN_AFFINITY)[:, None, :]
-
-    def observe_affinity(self, affinity: torch.Tensor) -> None:
-        """Take a layer's returned, balanced affinity [R, M, G] into the running mean of the unbalanced one."""
-        mean = affinity.mean(dim=1) * self.mean_affinity.clamp_min(SMALLEST_MEAN_AFFINITY)
-        self.mean_affinity.lerp_(mean, MEAN_AFFINITY_STEP)
+    def balance(self) -> None:
+        """Divide each entity's votes by its mean affinity so far, in place."""
+        if self.affinity is not None and self.balanced_affinity is not None:
+            mean = self.mean_affinity.clamp_min(SMALLEST_MEAN_AFFINITY)
+            torch.div(self.affinity, mean[:, None, :], out=self.balanced_affinity)
 
     def starts_run(self, timestep: torch.Tensor) -> torch.Tensor:
         """Rows [R] for which this timestep [R] begins a run: it is no lower than the run's first one.
@@ -146,7 +141,7 @@ def condition_rows(
 
     affinity = None
     # The kernels' default vote is the plain sum; anything else is spelled out.
-    if config.vote != "sum" or config.balanced or config.unowned_background:
+    if config.vote != "sum" or config.observes_affinity or config.unowned_background:
         affinity = torch.zeros(len(rows), length, num_entities)
         for r, row in enumerate(rows):
             for token, slot, vote in row.votes:

@@ -12,6 +12,7 @@ VOTES = ("sum", "mean", "head")
 SPECIAL_TOKENS = ("plain", "global", "absent")
 BACKENDS = ("auto", "triton", "sdpa", "eager")
 TEMPERATURE_ROWS = ("conditional", "all")
+OWNERSHIPS = ("layer", "average")
 _CURVES = ("temperature", "hidden_weight", "global_weight", "detail_weight")
 
 
@@ -34,8 +35,11 @@ class ModulationConfig:
         detail_weight: weight of the words of entities.
         vote: how an entity's tokens vote for it: the "sum" or the "mean" of their probabilities, or the tokens of
             its "head" noun alone.
-        balanced: divide an entity's vote by its running mean over patches, layers and steps, so that one strong
-            entity does not win every patch. Needs share_heads.
+        balanced: divide an entity's vote by its mean over the patches, as the run's earlier calls saw it, so that one
+            strong entity does not win every patch.
+        ownership: who decides a patch's owner: each "layer" for itself; or the "average" of the affinities over
+            layers and the run's earlier calls, one map that all layers read (in the first call nobody owns a patch).
+        average_decay: how much of that average, and of the means that balance, is kept at each call. In [0, 1).
         share_heads: one owner per patch, from the mean over the heads, instead of one per head.
         unowned_background: let the global words vote too; a patch that they win belongs to nobody and sees every
             token.
@@ -58,6 +62,8 @@ class ModulationConfig:
     detail_weight: Curve = Curve("linear", 1.0, 1.3)
     vote: str = "sum"
     balanced: bool = True
+    ownership: str = "layer"
+    average_decay: float = 0.5
     share_heads: bool = True
     unowned_background: bool = False
     renormalize: bool = True
@@ -81,6 +87,7 @@ class ModulationConfig:
         for name, allowed in (
             ("temperature_rows", TEMPERATURE_ROWS),
             ("vote", VOTES),
+            ("ownership", OWNERSHIPS),
             ("bos", SPECIAL_TOKENS),
             ("eos", SPECIAL_TOKENS),
             ("padding", SPECIAL_TOKENS),
@@ -91,8 +98,12 @@ class ModulationConfig:
         for name in ("balanced", "share_heads", "unowned_background", "renormalize"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} is {getattr(self, name)!r}; it must be true or false")
-        if self.balanced and not self.share_heads:
-            raise ValueError("balanced needs share_heads: the running mean is one per entity, not one per head")
+        decay = self.average_decay
+        if isinstance(decay, bool) or not isinstance(decay, int | float):
+            raise TypeError(f"average_decay is {decay!r}; it must be a number")
+        if not 0 <= decay < 1:
+            raise ValueError(f"average_decay is {decay!r}; it must lie in 0 to 1, below 1")
+        object.__setattr__(self, "average_decay", float(decay))
         for name in ("self_attention_layers", "cross_attention_layers"):
             patterns = getattr(self, name)
             if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
@@ -112,6 +123,12 @@ class ModulationConfig:
             and "absent" not in (self.bos, self.eos, self.padding)
         )
         return bool(self.cross_attention_layers) and not plain
+
+    @property
+    def observes_affinity(self) -> bool:
+        """Whether the patches' affinities are averaged over a run: for balancing, or for ownership."""
+        masks = self.modulates_cross_attention and not self.hidden_weight.is_constantly(1.0)
+        return masks and (self.balanced or self.ownership == "average")
 
     @property
     def is_neutral(self) -> bool:

@@ -1,18 +1,35 @@
 """The attention layers of a UNet: which there are, which a pattern means, and which can be modulated."""
 
 import fnmatch
+from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import (
     Attention,
     AttnProcessor,
     AttnProcessor2_0,
     FusedAttnProcessor2_0,
+    IPAdapterAttnProcessor2_0,
 )
 
-# Processors whose computation ours replaces: softmax attention, nothing added.
-PLAIN_PROCESSORS = (AttnProcessor, AttnProcessor2_0, FusedAttnProcessor2_0)
+# Processors that ours can stand in for: softmax attention with nothing added, or added by modules that we can call.
+MODULABLE_PROCESSORS = (AttnProcessor, AttnProcessor2_0, FusedAttnProcessor2_0, IPAdapterAttnProcessor2_0)
+
+
+def check_unet(unet: torch.nn.Module) -> None:
+    """Raises ValueError where a UNet is of a kind whose attention we do not know."""
+    known = "modulate works on UNet2DConditionModel as SDXL, SD 1.5 and SD 2.1 have it"
+    if not isinstance(unet, UNet2DConditionModel):
+        raise ValueError(f"the UNet is a {type(unet).__name__}; {known}")
+    if unet.config.encoder_hid_dim_type not in (None, "ip_image_proj"):
+        raise ValueError(
+            f"the UNet has encoder_hid_dim_type {unet.config.encoder_hid_dim_type!r}: its layers do not read the text"
+            f" embeddings themselves; {known}"
+        )
+    if not find_layers(unet)["cross"]:
+        raise ValueError(f"the UNet has no transformer block with cross-attention; {known}")
 
 
 def find_layers(unet: torch.nn.Module) -> dict[str, dict[str, Attention]]:
@@ -27,14 +44,16 @@ def find_layers(unet: torch.nn.Module) -> dict[str, dict[str, Attention]]:
     return layers
 
 
-def attention_levels(unet: torch.nn.Module) -> tuple[int, ...]:
-    """How often the latents are halved in the blocks that have cross-attention, ascending."""
+def attention_level(unet: torch.nn.Module, name: str) -> int:
+    """How often the latents are halved where this layer works."""
     deepest = len(getattr(unet, "down_blocks", ())) - 1
-    levels = set()
-    for name in find_layers(unet)["cross"]:
-        block, index, *_ = name.split(".")
-        levels.add({"down_blocks": int, "up_blocks": lambda i: deepest - int(i)}.get(block, lambda _: deepest)(index))
-    return tuple(sorted(levels))
+    block, index, *_ = name.split(".")
+    return {"down_blocks": int, "up_blocks": lambda i: deepest - int(i)}.get(block, lambda _: deepest)(index)
+
+
+def attention_levels(unet: torch.nn.Module) -> tuple[int, ...]:
+    """The levels at which there is cross-attention, ascending."""
+    return tuple(sorted({attention_level(unet, name) for name in find_layers(unet)["cross"]}))
 
 
 def choose_layers(unet: torch.nn.Module, kind: str, patterns: tuple[str, ...]) -> dict[str, Attention]:
@@ -55,11 +74,6 @@ def choose_layers(unet: torch.nn.Module, kind: str, patterns: tuple[str, ...]) -
     return chosen
 
 
-def check_processors(layers: dict[str, Attention]) -> None:
-    """Raises ValueError where another tool's processor is in a layer: what it computes we do not know."""
-    for name, layer in layers.items():
-        if type(layer.processor) not in PLAIN_PROCESSORS:
-            raise ValueError(
-                f"layer {name} has the processor {type(layer.processor).__name__} of another tool; modulate works on"
-                f" {', '.join(plain.__name__ for plain in PLAIN_PROCESSORS)}. Remove the other tool first."
-            )
+def can_be_modulated(processor: Any) -> bool:
+    """Whether we know what a layer's processor computes."""
+    return type(processor) in MODULABLE_PROCESSORS

@@ -1,10 +1,11 @@
-"""Who owned which patch, counted while the image is made, and drawn as a picture.
+"""Who owned which patch, kept while the image is made, and drawn as a picture.
 
-Kept is one small tensor per resolution, [R, M, G] counts; nothing of size patches x tokens.
+Kept is one byte for each patch of each layer and step, never anything of size patches x tokens.
 """
 
-import math
+import fnmatch
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from attnmod.parser.prompt import Prompt
 from attnmod.sampler.conditioning import RowConditioning
+from attnmod.sampler.ownership import halved
+
+# UNet calls that are remembered; of a longer run the last ones. For SDXL at 1024x1024, one image and its
+# unconditional row, a call takes 0.2 MB, so 26 MB in all.
+REMEMBERED_CALLS = 128
 
 # Told apart also without red-green vision; after Okabe and Ito's palette, then repeated lighter.
 ENTITY_COLOURS = (
@@ -27,95 +33,140 @@ ENTITY_COLOURS = (
 NOBODYS_COLOUR = (128, 128, 128)
 
 
-def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
-    """Height and width after so many halvings, rounded up as the UNet's strided convolutions do.
+@dataclass
+class _Call:
+    """One UNet call.
 
-    >>> halved((104, 153), 2)
-    (26, 39)
+    starts: which rows began a run with it, [R] bool; None for all. owners: level -> (layer names, int8 [L, R, M]).
     """
-    height, width = size
-    for _ in range(times):
-        height, width = math.ceil(height / 2), math.ceil(width / 2)
-    return height, width
+
+    starts: torch.Tensor | None
+    owners: dict[int, tuple[tuple[str, ...], torch.Tensor]]
+    latent_size: tuple[int, int]
 
 
 class OwnershipRecord:
-    """Counts, for one conditioning tensor, how often each entity owned each patch, over heads, layers and steps."""
+    """The owner maps of every layer and step of a run, for one conditioning tensor."""
 
     def __init__(self, rows: RowConditioning, levels: tuple[int, ...]):
-        """levels: how often the latents are halved where there is attention."""
-        self.rows = rows
-        self.levels = levels
-        self.latent_size = (0, 0)
-        self.counts: dict[int, torch.Tensor] = {}  # patches M -> [R, M, G] float32
-
-    def fit(self, latent_size: tuple[int, int]) -> None:
-        """Height and width of the latents of this call; another size starts the count anew.
-
-        The counts are made here and added to in place, so that a compiled UNet finds the same tensors at every step.
-        """
-        if latent_size == self.latent_size:
-            return
-        self.latent_size, self.counts = latent_size, {}
-        mean = self.rows.mean_affinity
-        for level in self.levels:
-            height, width = halved(latent_size, level)
-            self.counts[height * width] = mean.new_zeros(mean.shape[0], height * width, mean.shape[1])
+        """levels: how often the latents are halved where there is cross-attention."""
+        self.rows, self.levels = rows, levels
+        self._calls: list[_Call] = []
 
     def clear(self) -> None:
-        for counts in self.counts.values():
-            counts.zero_()
+        self._calls = []
 
-    def restart(self, starts: torch.Tensor) -> None:
-        """Forget what an earlier run counted, in the rows that start [R] bool. Decided on the device."""
-        for counts in self.counts.values():
-            counts.copy_(torch.where(starts[:, None, None], 0.0, counts))
+    def add(
+        self,
+        starts: torch.Tensor | None,
+        owners: dict[int, dict[str, torch.Tensor]],
+        latent_size: tuple[int, int],
+    ) -> None:
+        """Keep one UNet call.
 
-    def add(self, owner: torch.Tensor) -> None:
-        """Count a layer's owners, int8 [R, M] or [R, H, M]; -1 is nobody."""
-        counts = self.counts.get(owner.shape[-1])
-        if counts is None:  # a layer that works on merged patches says nothing about where they are
-            return
-        if owner.ndim == 2:
-            owner = owner[:, None]
-        entities = torch.arange(counts.shape[2], device=owner.device)
-        counts += (owner[..., None] == entities).float().mean(dim=1)  # [R, M, G]
-
-    def shares(self) -> torch.Tensor:
-        """How much of each patch each entity owned, float32 [R, G, h, w] in 0 to 1, at the finest resolution."""
-        sizes = [halved(self.latent_size, level) for level in self.levels]
-        layers = [self.counts[h * w].transpose(1, 2).unflatten(2, (h, w)) for h, w in sizes]  # [R, G, h, w] each
-        total = torch.stack([F.interpolate(layer, size=max(sizes), mode="nearest") for layer in layers]).sum(0)
-        return total / total.sum(dim=1, keepdim=True).clamp_min(1e-9)
-
-    def entity_map(self) -> torch.Tensor:
-        """Owner of each patch for every row that has a prompt: int8 [N, h, w] on the CPU.
-
-        The values are entity ids of the row's prompt; -1 is nobody's patch.
+        Args:
+            starts: rows for which this call begins a run, [R] bool, on the device and looked at later; None for all.
+            owners: level -> {layer name: owners, int8 [R, M] or [R, H, M]}; empty where nobody owns anything.
+            latent_size: height and width of the latents.
         """
-        shares = self.shares()
-        owned, owner = shares.max(dim=1)
-        owner = torch.where(owned > 0, owner, -1).cpu()
-        maps = []
-        for r, prompt in enumerate(self.rows.prompts):
-            if prompt is not None:
-                ids = torch.tensor(
-                    [*self.rows.slots[r], *[-1] * (self.rows.num_entities - len(self.rows.slots[r])), -1]
-                )
-                maps.append(ids[owner[r]])
-        return torch.stack(maps).to(torch.int8)
+        if self._calls and self._calls[-1].latent_size != latent_size:
+            self._calls = []
+        kept = {level: (tuple(maps), _stacked(maps.values())) for level, maps in owners.items() if maps}
+        self._calls = [*self._calls, _Call(None if starts is None else starts.clone(), kept, latent_size)][
+            -REMEMBERED_CALLS:
+        ]
 
-    def share_of(self, row: int, entity: int) -> torch.Tensor:
-        """How often an entity owned each patch, float32 [h, w] in 0 to 1 on the CPU; row counts those with a prompt."""
-        r = [r for r, prompt in enumerate(self.rows.prompts) if prompt is not None][row]
-        shares = self.shares()[r].cpu()
-        slots = self.rows.slots[r]
-        return shares[slots.index(entity)] if entity in slots else torch.zeros(shares.shape[1:])
+    @property
+    def bytes(self) -> int:
+        return sum(maps.numel() for call in self._calls for _, maps in call.owners.values())
 
     @property
     def prompts(self) -> list[Prompt]:
-        """The prompts of `entity_map`'s rows."""
+        """The prompts of `entity_map`'s images."""
         return [prompt for prompt in self.rows.prompts if prompt is not None]
+
+    def num_steps(self) -> int:
+        """UNet calls of the last run."""
+        return len(self._last_run())
+
+    def shares(self, layer: str | None = None, step: int | None = None) -> torch.Tensor:
+        """How much of each patch each slot owned, float32 [R, G, h, w] in 0 to 1 on the CPU, over layers and steps.
+
+        Args:
+            layer: a layer's name or a shell pattern over the names; None is all. The finest of them gives the size.
+            step: which UNet call of the run, from 0; negative counts from the end; None is all.
+
+        Raises:
+            ValueError: no layer of that name.
+            IndexError: no such step.
+        """
+        calls = self._last_run()
+        if step is not None:
+            if not -len(calls) <= step < len(calls):
+                raise IndexError(f"there is no step {step}; the last run had {len(calls)}")
+            calls = [calls[step]]
+        total: dict[int, torch.Tensor] = {}
+        if layer is None:  # where nobody owns anything, that is seen at the finest level
+            height, width = halved(calls[0].latent_size, min(self.levels))
+            total[min(self.levels)] = torch.zeros(len(self.rows.prompts), self.rows.num_entities, height * width)
+        for call in calls:
+            for level, (names, maps) in call.owners.items():
+                chosen = [i for i, name in enumerate(names) if layer is None or fnmatch.fnmatchcase(name, layer)]
+                if chosen:
+                    slots = torch.arange(self.rows.num_entities, device=maps.device)[:, None]  # [G, 1]
+                    counts = (maps[chosen][:, :, None] == slots).sum(0)  # [R, G, M]
+                    total[level] = total.get(level, 0) + counts.cpu()
+        if not total:
+            known = sorted({name for call in calls for names, _ in call.owners.values() for name in names})
+            raise ValueError(f"no layer matches {layer!r}; modulated are {', '.join(known)}")
+        sizes = {level: halved(calls[0].latent_size, level) for level in total}
+        finest = max(sizes.values())
+        images = [counts.unflatten(2, sizes[level]).float() for level, counts in total.items()]  # [R, G, h, w]
+        owned = torch.stack([F.interpolate(image, size=finest, mode="nearest") for image in images]).sum(0)
+        return owned / owned.sum(dim=1, keepdim=True).clamp_min(1e-9)
+
+    def entity_map(self, layer: str | None = None, step: int | None = None) -> torch.Tensor:
+        """Who owned most of each patch: int8 [N, h, w], entity ids of each image's prompt, -1 is nobody."""
+        owned, slot = self.shares(layer, step).max(dim=1)
+        slot = torch.where(owned > 0, slot, -1)
+        maps = [self._ids(r)[slot[r]] for r in self._image_rows()]
+        return torch.stack(maps).to(torch.int8)
+
+    def clarity_map(self, layer: str | None = None, step: int | None = None) -> torch.Tensor:
+        """The share of each patch's owner, float32 [N, h, w]: 1 where all layers and steps agreed, 0 at nobody's."""
+        return self.shares(layer, step).amax(dim=1)[self._image_rows()]
+
+    def share_of(self, image: int, entity: int, layer: str | None = None, step: int | None = None) -> torch.Tensor:
+        """How often an entity owned each patch, float32 [h, w] in 0 to 1."""
+        r = self._image_rows()[image]
+        shares = self.shares(layer, step)[r]
+        slots = self.rows.slots[r]
+        return shares[slots.index(entity)] if entity in slots else torch.zeros(shares.shape[1:])
+
+    def _image_rows(self) -> list[int]:
+        return [r for r, prompt in enumerate(self.rows.prompts) if prompt is not None]
+
+    def _ids(self, r: int) -> torch.Tensor:
+        """Entity id of each slot; the last, which -1 reads, is nobody."""
+        slots = self.rows.slots[r]
+        return torch.tensor([*slots, *[-1] * (self.rows.num_entities - len(slots) + 1)])
+
+    def _last_run(self) -> list[_Call]:
+        begins = 0
+        for i, call in enumerate(self._calls):
+            if call.starts is None or call.starts.any():
+                begins = i
+        return self._calls[begins:]
+
+
+def _stacked(maps) -> torch.Tensor:
+    """Owners of several layers, int8 [L, R, M]; where heads voted apart, what most of them say."""
+    layers = []
+    for owner in maps:
+        if owner.ndim == 3:
+            owner = owner.mode(dim=1).values
+        layers.append(owner)
+    return torch.stack(layers)
 
 
 def entity_colour(entity: int) -> tuple[int, int, int]:
@@ -136,18 +187,54 @@ def draw_entity_map(image: Image.Image, entity_map: torch.Tensor, prompt: Prompt
         prompt: names the entities.
         opacity: of the tint, 0 to 1.
     """
+    tint = _tint(entity_map).resize(image.size, Image.Resampling.NEAREST)
+    tinted = Image.blend(image.convert("RGB"), tint, opacity)
+    return _with_legend(tinted, _legend(entity_map, prompt))
+
+
+def evenly(total: int, wanted: int) -> list[int]:
+    """Up to so many of 0 ... total - 1, evenly spread, the first and the last among them.
+
+    >>> evenly(25, 4), evenly(3, 8)
+    ([0, 8, 16, 24], [0, 1, 2])
+    """
+    if wanted >= total:
+        return list(range(total))
+    if wanted < 2:
+        return [total - 1]
+    return [round(i * (total - 1) / (wanted - 1)) for i in range(wanted)]
+
+
+def draw_strip(maps: Sequence[torch.Tensor], steps: Sequence[int], prompt: Prompt, height: int = 128) -> Image.Image:
+    """Entity maps, int8 [h, w] each, side by side under the numbers of their steps, with one legend."""
+    gap, font = height // 16, ImageFont.load_default(max(10, height // 10))
+    width = max(1, round(height * maps[0].shape[1] / maps[0].shape[0]))
+    top = height // 6
+    canvas = Image.new("RGB", (len(maps) * (width + gap) + gap, top + height), "white")
+    draw = ImageDraw.Draw(canvas)
+    for i, (entity_map, step) in enumerate(zip(maps, steps, strict=True)):
+        left = gap + i * (width + gap)
+        draw.text((left, top // 6), f"step {step + 1}", fill="black", font=font)
+        canvas.paste(_tint(entity_map).resize((width, height), Image.Resampling.NEAREST), (left, top))
+    return _with_legend(canvas, _legend(torch.stack(tuple(maps)), prompt))
+
+
+def _tint(entity_map: torch.Tensor) -> Image.Image:
     ids = entity_map.tolist()
     tint = Image.new("RGB", (len(ids[0]), len(ids)))
     tint.putdata([entity_colour(entity) for line in ids for entity in line])
-    tinted = Image.blend(image.convert("RGB"), tint.resize(image.size, Image.Resampling.NEAREST), opacity)
+    return tint
 
+
+def _legend(entity_map: torch.Tensor, prompt: Prompt) -> list[tuple[int, str]]:
+    """Each entity with its share of the patches; nobody where there are such, or no entities."""
     total = entity_map.numel()
     lines = [(entity.id, entity.text) for entity in prompt.entities if not entity.negated]
     lines = [(i, f"{text}  {100 * int((entity_map == i).sum()) / total:.0f} %") for i, text in lines]
     nobody = int((entity_map == -1).sum())
     if nobody or not lines:
         lines.append((-1, f"nobody  {100 * nobody / total:.0f} %"))
-    return _with_legend(tinted, lines)
+    return lines
 
 
 def _with_legend(image: Image.Image, lines: Sequence[tuple[int, str]]) -> Image.Image:

@@ -1,23 +1,26 @@
 """`modulate(pipe)`: attach the modulation to one diffusers pipeline, and take it off again without a trace."""
 
-import inspect
+import contextlib
+import functools
 import warnings
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import Attention
+from PIL import Image
 
 from attnmod.parser.align import CLIP_LENGTH, align_tokens
 from attnmod.parser.prompt import Prompt
 from attnmod.parser.second import join_second
 from attnmod.parser.syntax import parse_prompt
 from attnmod.sampler.config import ModulationConfig
-from attnmod.sampler.layers import attention_levels, check_processors, choose_layers
-from attnmod.sampler.maps import OwnershipRecord
+from attnmod.sampler.encoding import WatchedEncoder, prompt_encoders
+from attnmod.sampler.installed import InstalledProcessors, make_processor
+from attnmod.sampler.layers import attention_levels, check_unet, choose_layers
+from attnmod.sampler.maps import OwnershipRecord, draw_strip, evenly
 from attnmod.sampler.pickup import MatchedRows, PromptBook, calling_pipeline
-from attnmod.sampler.processor import CrossAttentionProcessor, SelfAttentionProcessor
+from attnmod.sampler.processor import CrossAttentionProcessor
 from attnmod.sampler.regions import read_masks
 from attnmod.sampler.state import ModulationState
 
@@ -43,30 +46,35 @@ def modulate(
         handle.remove()
 
     Args:
-        pipe: a pipeline with an SDXL UNet and `encode_prompt`, such as StableDiffusionXLPipeline.
+        pipe: a pipeline with a UNet of SDXL, SD 1.5 or SD 2.1 and `encode_prompt`, such as
+            StableDiffusionXLPipeline; or a modular pipeline that has its UNet.
         config: what is modulated and how; a preset's name; left out, the defaults.
-        maps: count who owns which patch, for `handle.entity_map()`.
+        maps: remember who owns which patch, for `handle.entity_map()` and its like: one byte for each patch, layer and
+            step, of the last 128 steps at most (SDXL at 1024x1024: 0.1 MB a row and step). Off, it costs nothing.
         spacy_model: the spaCy pipeline that reads prompts, by name or as an object; left out, a small English one.
 
     Raises:
         TypeError: no such pipeline.
-        ValueError: a layer pattern that matches nothing; a layer that already has a processor of another tool;
-            a UNet that another pipeline's handle modulates.
+        ValueError: a UNet of another kind; a layer pattern that matches nothing; a layer that already has a processor
+            of another tool; a UNet that another pipeline's handle modulates. Then everything is as it was before.
     """
-    if not isinstance(getattr(pipe, "unet", None), torch.nn.Module) or not callable(
-        getattr(pipe, "encode_prompt", None)
-    ):
-        raise TypeError(f"modulate needs a diffusers pipeline with a UNet and encode_prompt, not {type(pipe).__name__}")
+    unet = getattr(pipe, "unet", None)
+    if not isinstance(unet, torch.nn.Module) or not prompt_encoders(pipe):
+        raise TypeError(
+            "modulate needs a diffusers pipeline with a UNet and encode_prompt, or a modular one with its components"
+            f" loaded, not {type(pipe).__name__}"
+        )
+    check_unet(_plain_unet(pipe))
     config = _as_config(config)
-    handle = current_handle(pipe)
-    if handle is not None:
-        if handle.pipe is not pipe:
-            raise ValueError(
-                f"the UNet of this {type(pipe).__name__} is modulated by the handle of another pipeline;"
-                " call remove() on that handle first"
-            )
-        handle.remove()
-    return ModulationHandle(pipe, config, maps=maps, spacy_model=spacy_model)
+    previous = current_handle(pipe)
+    if previous is not None and previous.pipe is not pipe:
+        raise ValueError(
+            f"the UNet of this {type(pipe).__name__} is modulated by the handle of another pipeline;"
+            " call remove() on that handle first"
+        )
+    handle = ModulationHandle(pipe, config, maps=maps, spacy_model=spacy_model)
+    handle._attach(config, instead_of=previous)
+    return handle
 
 
 def current_handle(pipe) -> "ModulationHandle | None":
@@ -98,9 +106,7 @@ class ModulationHandle:
         self._masks: dict[str, torch.Tensor] = {}  # and the regions of their entities
         self._warned: set[str] = set()
         self._unet = _plain_unet(pipe)
-        self._processors: dict[Attention, Any] = {}  # layer -> ours
-        self._attached = False
-        self._attach()
+        self._undo: contextlib.ExitStack | None = None  # what takes everything off again; None while removed
 
     def __enter__(self) -> "ModulationHandle":
         return self
@@ -110,61 +116,64 @@ class ModulationHandle:
 
     # -- attaching and removing
 
-    def _attach(self) -> None:
+    def _attach(self, config: ModulationConfig, instead_of: "ModulationHandle | None" = None) -> None:
+        """Attach with these settings, in the place of another handle or of this one's own old settings.
+
+        What can go wrong is done before anything is touched. Should attaching itself fail, what was done is undone,
+        and the other handle goes on.
+        """
         scheduler_config = getattr(getattr(self.pipe, "scheduler", None), "config", {})
         steps = scheduler_config.get("num_train_timesteps", 1000)
-        self._state = ModulationState(self.config, steps, attention_levels(self._unet), self._collect_maps)
-        self._processors = {}
-        self.self_attention_layers = self._make_processors("self", self.config.self_attention_layers)
-        self.cross_attention_layers = self._make_processors("cross", self.config.cross_attention_layers)
-        self._state.text_layers = [
-            (layer, processor)
-            for layer, processor in self._processors.items()
-            if isinstance(processor, CrossAttentionProcessor)
-        ]
-        self._encode_prompt = self.pipe.encode_prompt
-        self._had_own_encode_prompt = "encode_prompt" in vars(self.pipe)
-        # Of the class: a wrapper that is there already may show no more than (*args, **kwargs).
-        self._parameters = inspect.signature(getattr(type(self.pipe), "encode_prompt", self._encode_prompt))
-        # From here on nothing can fail.
+        state = ModulationState(config, steps, attention_levels(self._unet), self._collect_maps)
+        installed = InstalledProcessors(self._unet)
+        names = {}
+        for kind in ("self", "cross"):
+            layers = choose_layers(self._unet, kind, getattr(config, f"{kind}_attention_layers"))
+            layers = layers if getattr(config, f"modulates_{kind}_attention") else {}
+            installed.add(layers, functools.partial(make_processor, kind, state, self._unet))
+            names[kind] = tuple(layers)
         # Not compiled: as a frame of its own it would be traced anew at every step.
         before_unet: Any = torch.compiler.disable(
             self._before_unet,
             reason="attnmod prepares each UNet call: compile the UNet itself, not a function around it",
         )
-        self._hook = self._unet.register_forward_pre_hook(before_unet, with_kwargs=True)
-        for layer, processor in self._processors.items():
-            layer.processor = processor
-        self.pipe.encode_prompt = self._encode_and_remember
-        _attached[self._unet] = weakref.ref(self)
-        self._attached = True
+        after_unet: Any = torch.compiler.disable(lambda unet, args, output: self._state.end_call())
 
-    def _make_processors(self, kind: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        """Make a processor for every layer that is to be modulated; nothing is installed yet. Returns their names."""
-        layers = choose_layers(self._unet, kind, patterns)
-        if not getattr(self.config, f"modulates_{kind}_attention"):
-            return ()
-        check_processors(layers)
-        make = {"self": SelfAttentionProcessor, "cross": CrossAttentionProcessor}[kind]
-        self._processors |= {layer: make(self._state, layer.processor) for layer in layers.values()}
-        return tuple(layers)
+        before = None if instead_of is None else instead_of.config
+        if instead_of is not None:
+            instead_of.remove()
+        try:
+            with contextlib.ExitStack() as undo:
+                undo.callback(_attached.pop, self._unet, None)
+                _attached[self._unet] = weakref.ref(self)
+                undo.callback(state.stand_aside)  # a processor that someone still holds then changes nothing
+                undo.callback(installed.take_out)
+                installed.put_in()
+                for encoder in prompt_encoders(self.pipe):
+                    watched = WatchedEncoder(encoder, self.pipe, self._after_encoding)
+                    undo.callback(watched.stop)
+                    watched.start()
+                undo.callback(self._unet.register_forward_pre_hook(before_unet, with_kwargs=True).remove)
+                undo.callback(self._unet.register_forward_hook(after_unet).remove)
+                self.config, self._state, self._installed = config, state, installed
+                self._note_text_layers()
+                self.self_attention_layers, self.cross_attention_layers = names["self"], names["cross"]
+                self._undo = undo.pop_all()
+        except BaseException:
+            if instead_of is not None and before is not None:
+                instead_of._attach(before)
+            raise
+
+    def _note_text_layers(self) -> None:
+        self._state.text_layers = [
+            (layer, processor) for layer, processor in self._installed if isinstance(processor, CrossAttentionProcessor)
+        ]
 
     def remove(self) -> None:
         """Put everything back as it was. Calling it again does nothing."""
-        if not self._attached:
-            return
-        self._attached = False
-        self._hook.remove()
-        for layer, processor in self._processors.items():
-            if layer.processor is processor:  # else another tool has put its own there: leave it
-                layer.processor = processor.original
-        # Where another tool has wrapped it in turn, ours stays inside and only passes on.
-        if vars(self.pipe).get("encode_prompt") == self._encode_and_remember:
-            if self._had_own_encode_prompt:
-                self.pipe.encode_prompt = self._encode_prompt
-            else:
-                del self.pipe.encode_prompt
-        _attached.pop(self._unet, None)
+        undo, self._undo = self._undo, None
+        if undo is not None:
+            undo.close()
 
     def update(self, config: ModulationConfig | str) -> None:
         """Go on with other settings from the next call on.
@@ -173,17 +182,9 @@ class ModulationHandle:
             ValueError: layer patterns that match nothing; then the old settings stay in force.
             RuntimeError: the handle was removed.
         """
-        if not self._attached:
+        if self._undo is None:
             raise RuntimeError("this handle was removed; call modulate(pipe, config) again")
-        before = self.config
-        self.remove()
-        try:
-            self.config = _as_config(config)
-            self._attach()
-        except Exception:
-            self.config = before
-            self._attach()
-            raise
+        self._attach(_as_config(config), instead_of=self)
 
     # -- prompts
 
@@ -213,7 +214,7 @@ class ModulationHandle:
             TypeError: entities or masks for more than one prompt, or entities for a `Prompt`.
             RuntimeError: the handle was removed.
         """
-        if not self._attached:
+        if self._undo is None:
             raise RuntimeError("this handle was removed; call modulate(pipe) again")
         if entities is not None:
             if not isinstance(prompt, str):
@@ -257,14 +258,11 @@ class ModulationHandle:
         for prompt, rows in zip(self.prompts, embeddings.split(embeddings.shape[0] // len(prompts)), strict=True):
             self._book.remember(rows[0], prompt)
 
-    def _encode_and_remember(self, *args, **kwargs):
-        """Stands in for the pipeline's encode_prompt: the same result, and the texts are kept beside it."""
-        result = self._encode_prompt(*args, **kwargs)
-        if not self._attached or self.config.is_neutral:
-            return result
+    def _after_encoding(self, given: dict[str, Any], embeddings: torch.Tensor, negative: torch.Tensor | None) -> None:
+        """The pipeline has encoded texts: keep them beside their embeddings."""
+        if self.config.is_neutral:
+            return
         self._state.new_run()
-        embeddings, negative = result[0], result[1]
-        given = self._parameters.bind(self.pipe, *args, **kwargs).arguments
         # Negative rows first: where both texts are the same, the row counts as a prompt.
         if negative is not None and given.get("negative_prompt_embeds") is None:
             for row in negative[:: given.get("num_images_per_prompt", 1)]:
@@ -274,14 +272,15 @@ class ModulationHandle:
             seconds = _as_list(given.get("prompt_2") or texts)
             parsed = [self._parse(text) for text in texts]
             self._remember(parsed, embeddings, None if seconds == texts else [self._parse(text) for text in seconds])
-        return result
 
     # -- one UNet call
 
     def _before_unet(self, unet: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the UNet."""
-        if not self._processors:
+        if not self._installed:
             return
+        if not self._installed.seem_in_place():
+            self._repair()
         named = dict(zip(("sample", "timestep", "encoder_hidden_states"), args, strict=False)) | kwargs
         embeddings = named["encoder_hidden_states"]
         if named.get("attention_mask") is not None or named.get("encoder_attention_mask") is not None:
@@ -294,11 +293,7 @@ class ModulationHandle:
         caller = calling_pipeline()
         if caller is not None and caller is not self.pipe:
             return MatchedRows([None] * embeddings.shape[0], [False] * embeddings.shape[0], unknown=0)
-        if any(layer.processor is not processor for layer, processor in self._processors.items()):
-            self._warn_once(
-                "another tool has replaced attention processors of the modulated UNet; those layers are not"
-                " modulated. Call modulate(pipe) again after it, or remove it"
-            )
+        self._repair()
         matched = self._book.match(embeddings)
         matched.masks = [None if prompt is None else self._masks.get(prompt.text) for prompt in matched.prompts]
         if matched.unknown:
@@ -307,6 +302,23 @@ class ModulationHandle:
                 " encode_prompt and run without modulation; name their text by handle.set_prompt(text, prompt_embeds)"
             )
         return matched
+
+    def _repair(self) -> None:
+        """See to processors that another tool has put in the place of ours, and tell of it."""
+        again, foreign = self._installed.repair()
+        told = "another tool has replaced attention processors of the modulated UNet"
+        if again:
+            self._note_text_layers()
+            self._state.new_run()  # the new ones need the text projected
+            self._warn_once(
+                f"{told}, in {again} layers by diffusers' own; modulation goes on around these. If it is not to, call"
+                " handle.remove()"
+            )
+        if foreign:
+            self._warn_once(
+                f"{told} by {', '.join(foreign)}; those layers are not modulated. Take that tool off, and modulation"
+                " goes on by itself"
+            )
 
     def _warn_once(self, message: str) -> None:
         if message not in self._warned:
@@ -329,47 +341,75 @@ class ModulationHandle:
             "projections_saved": state.projections_saved,
         }
 
-    def entity_map(self) -> torch.Tensor:
-        """Who owned which patch in the last run, over all heads, layers and steps.
+    def entity_map(self, *, layer: str | None = None, step: int | None = None) -> torch.Tensor:
+        """Who owned which patch in the last run: most of the layers and steps asked for.
+
+        Args:
+            layer: a name of `cross_attention_layers`, or a shell pattern over them; left out, all.
+            step: which UNet call of the run, from 0; negative counts from the end; left out, all.
 
         Returns:
-            int8 [N, h, w] on the CPU, for the N images of the run, at the finest attention resolution: ids of
+            int8 [N, h, w] on the CPU, for the N images of the run, at the finest resolution of those layers: ids of
             `handle.prompts` entities, -1 where nobody.
 
         Raises:
             RuntimeError: attached without `maps=True`, or nothing modulated has run yet.
+            ValueError: no such layer.
+            IndexError: no such step.
         """
-        return self._ownership("entity_map").entity_map()
+        return self._record("entity_map").entity_map(layer, step)
 
-    def heat_map(self, entity: int | str, *, image: int = 0) -> torch.Tensor:
-        """How clearly an entity owns each patch: its share of the heads, layers and steps of the last run.
+    def clarity_map(self, *, layer: str | None = None, step: int | None = None) -> torch.Tensor:
+        """How clearly each patch's owner owns it: the share of the layers and steps that say so.
+
+        Returns:
+            float32 [N, h, w] in 0 to 1 on the CPU, of the size of `entity_map`, which has the arguments and errors.
+        """
+        return self._record("clarity_map").clarity_map(layer, step)
+
+    def heat_map(
+        self, entity: int | str, *, image: int = 0, layer: str | None = None, step: int | None = None
+    ) -> torch.Tensor:
+        """How clearly one entity owns each patch: the share of the layers and steps of the last run.
 
         Args:
             entity: id, text ("a red hat") or head noun ("hat") of an entity; of several the first.
             image: which image of the run.
+            layer, step: as in `entity_map`.
 
         Returns:
             float32 [h, w] in 0 to 1 on the CPU, of the size of `entity_map`.
 
         Raises:
             RuntimeError: as `entity_map`.
-            ValueError: no such entity.
-            IndexError: no such image.
+            ValueError: no such entity, or layer.
+            IndexError: no such image, or step.
         """
-        ownership = self._ownership("heat_map")
-        prompt = ownership.prompts[image]
+        record = self._record("heat_map")
+        prompt = record.prompts[image]
         for one in prompt.entities:
             if entity in (one.id, one.text, one.head):
-                return ownership.share_of(image, one.id)
+                return record.share_of(image, one.id, layer, step)
         known = ", ".join(f"{one.id} {one.text!r}" for one in prompt.entities) or "none"
         raise ValueError(f"the prompt has no entity {entity!r}; it has {known}")
 
-    def _ownership(self, asked: str) -> OwnershipRecord:
+    def map_strip(self, *, image: int = 0, columns: int = 8) -> Image.Image:
+        """The entity map of up to `columns` steps of the last run, side by side, with a legend: a picture taking shape.
+
+        Raises:
+            RuntimeError: as `entity_map`.
+            IndexError: no such image.
+        """
+        record = self._record("map_strip")
+        steps = evenly(record.num_steps(), columns)
+        return draw_strip([record.entity_map(step=step)[image] for step in steps], steps, record.prompts[image])
+
+    def _record(self, asked: str) -> OwnershipRecord:
         if not self._collect_maps:
             raise RuntimeError(f"{asked}() needs modulate(pipe, maps=True)")
-        if self._state.ownership is None:
+        if self._state.record is None or not self._state.record.num_steps():
             raise RuntimeError(f"{asked}() has nothing to show: no modulated run since attaching")
-        return self._state.ownership
+        return self._state.record
 
 
 def _as_config(config: ModulationConfig | str | None) -> ModulationConfig:

@@ -66,16 +66,18 @@ class PromptBook:
 
 
 def calling_pipeline():
-    """The diffusers pipeline whose method is running now, looked for up the call stack; None in a hand-written loop.
+    """The diffusers pipeline, modular or not, whose method is running now, looked for up the call stack.
+
+    None in a hand-written loop.
 
     Pipelines may share a UNet and may be given the same prompt: then the embeddings are equal too, and only the
     caller tells them apart.
     """
-    from diffusers import DiffusionPipeline
+    from diffusers import DiffusionPipeline, ModularPipeline
 
     frame = sys._getframe(1)
     while frame is not None:
-        if isinstance(caller := frame.f_locals.get("self"), DiffusionPipeline):
+        if isinstance(caller := frame.f_locals.get("self"), DiffusionPipeline | ModularPipeline):
             return caller
         frame = frame.f_back
     return None

@@ -11,10 +11,11 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 import attnmod.kernels.ops  # noqa: F401  registers torch.ops.attnmod
+from attnmod.sampler.ownership import AttentionLevel
 from attnmod.sampler.state import ModulationState
 
 
-class _ModulatedProcessor:
+class ModulatedProcessor:
     """What both have in common: the state, the layer's own processor, and the way in and out of heads."""
 
     def __init__(self, state: ModulationState | None = None, original=None):
@@ -33,7 +34,7 @@ class _ModulatedProcessor:
         return attn.to_out[1](attn.to_out[0](merged))
 
 
-class SelfAttentionProcessor(_ModulatedProcessor):
+class SelfAttentionProcessor(ModulatedProcessor):
     """Self-attention under the temperature of each row."""
 
     def __call__(
@@ -58,7 +59,7 @@ class SelfAttentionProcessor(_ModulatedProcessor):
         return self.project_out(attn, out)
 
 
-class CrossAttentionProcessor(_ModulatedProcessor):
+class CrossAttentionProcessor(ModulatedProcessor):
     """Cross-attention in which each patch sees the words of its entity, with the weights of this step.
 
     `text_key` and `text_value`, [R, T, H*D], are this layer's projections of the text. They are set at the start of a
@@ -67,6 +68,16 @@ class CrossAttentionProcessor(_ModulatedProcessor):
 
     text_key: torch.Tensor
     text_value: torch.Tensor
+    owners: torch.Tensor | None = None  # by this layer's vote in the last call, int8, where maps are wanted
+
+    def __init__(self, state: ModulationState | None = None, original=None, name: str = "", level: int = 0):
+        super().__init__(state, original)
+        self.name, self.level = name, level
+        self.attention = AttentionLevel() if state is None else state.attention[level]
+
+    @property
+    def is_active(self) -> bool:
+        return self.state is not None and self.state.cross_attention_active
 
     def __call__(
         self,
@@ -76,32 +87,37 @@ class CrossAttentionProcessor(_ModulatedProcessor):
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        state = self.state
-        if state is None or not state.cross_attention_active:
+        if not self.is_active:
             return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
-        query, key, value = (
-            self.split_heads(part, attn.heads) for part in (attn.to_q(hidden_states), self.text_key, self.text_value)
-        )
+        query = self.split_heads(attn.to_q(hidden_states), attn.heads)
+        return self.project_out(attn, self.attend_to_text(query))
+
+    def attend_to_text(self, query: torch.Tensor) -> torch.Tensor:
+        """Modulated attention of the patches, query [B, H, M, D], to the text; of query's shape."""
+        state: Any = self.state
         rows, config = state.rows, state.config
-        owner = rows.owners.get(query.shape[2])
-        balanced = config.balanced and owner is None
+        key, value = (self.split_heads(part, query.shape[1]) for part in (self.text_key, self.text_value))
+        attention = self.attention
+        owner = attention.owner
+        if owner is not None and owner.shape[1] != query.shape[2]:
+            owner = None  # another tool has merged patches: the map does not fit, so the layer votes
+        if state.observes:
+            attention.query, attention.key = query, key
+        affinity = rows.balanced_affinity if state.observes and config.balanced else rows.affinity
         out, *votes = torch.ops.attnmod.cross_attention(
             query,
             key,
             value,
             entity_bits=rows.entity_bits,
-            affinity=rows.voting_affinity(balanced) if owner is None else None,
+            affinity=affinity if owner is None else None,
             log_weights=rows.log_weights,
             hidden_weight=rows.hidden_weight,
             owner=owner,
             share_heads=config.share_heads,
             renormalize=config.renormalize,
-            return_owner=state.collect_maps,
-            return_affinity=balanced,
+            return_owner=state.collect_maps and owner is None,
             backend=config.backend,
         )
-        if balanced:
-            rows.observe_affinity(votes[-1])
-        if state.ownership is not None:
-            state.ownership.add(votes[0])
-        return self.project_out(attn, out)
+        if votes:
+            self.owners = votes[0]
+        return out

@@ -3,13 +3,15 @@
 import math
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from attnmod.sampler.conditioning import SMALLEST_WEIGHT, RowConditioning, condition_rows
 from attnmod.sampler.config import ModulationConfig
-from attnmod.sampler.maps import OwnershipRecord, halved
+from attnmod.sampler.maps import OwnershipRecord
+from attnmod.sampler.ownership import AttentionLevel, RunningAffinity, halved
 from attnmod.sampler.pickup import MatchedRows
 from attnmod.sampler.projections import Projections, TextLayers, project_text
 from attnmod.sampler.regions import owners_at
@@ -30,12 +32,15 @@ class ModulationState:
         """levels: how often the latents are halved where there is cross-attention."""
         self.config = config
         self.levels = levels
+        self.attention = {level: AttentionLevel() for level in levels}
         self.collect_maps = collect_maps
+        self.observes = config.observes_affinity
         self.self_attention_active = False
         self.cross_attention_active = False
         self.rows: RowConditioning  # of this call; set before either of the two above is
-        self.ownership: OwnershipRecord | None = None
+        self.record: OwnershipRecord | None = None
         self.text_layers: TextLayers = []  # the modulated cross-attention layers with their processors
+        self._call: _Call | None = None
         self.projections_made = self.projections_saved = 0
         # columns: temperature, hidden weight, weight of global words, weight of details
         curves = [config.temperature, config.hidden_weight, config.global_weight, config.detail_weight]
@@ -62,22 +67,50 @@ class ModulationState:
             lora_scale: of this call.
             match: finds the prompts of its rows; called for a conditioning tensor not seen before.
         """
+        latent_size = (sample.shape[-2], sample.shape[-1])
         current = self._look_up(embeddings) or self._keep(embeddings, match(embeddings))
         self.rows = current.rows
-        if current.ownership is not None:
-            self.ownership = current.ownership
-            self.ownership.fit((sample.shape[-2], sample.shape[-1]))
+        if current.record is not None:
+            self.record = current.record
         self.self_attention_active = current.rows.modulates_self_attention
         self.cross_attention_active = current.rows.modulates_cross_attention
-        current.place_regions(self.levels, (sample.shape[-2], sample.shape[-1]))
+        current.fit(latent_size)
         if self.cross_attention_active:
             self._provide_projections(current, unet, embeddings, timestep, lora_scale)
+        for level, attention in self.attention.items():
+            attention.owner, attention.query, attention.key = current.owners.get(level), None, None
+        starts = None
         if self.self_attention_active or self.cross_attention_active:
-            self._set_progress(current, timestep)
+            starts = self._set_progress(current, timestep)
+        self._call = _Call(current, starts, latent_size)
+
+    def end_call(self) -> None:
+        """Take in what the layers of a call have left."""
+        call, self._call = self._call, None
+        if call is None:
+            return
+        current = call.conditioning
+        if current.running is not None and self.cross_attention_active:
+            current.running.observe(self.attention)
+        if current.record is not None:
+            current.record.add(call.starts, self._owners(), call.latent_size)
+        for attention in self.attention.values():
+            attention.query = attention.key = None
+
+    def _owners(self) -> dict[int, dict[str, torch.Tensor]]:
+        """level -> layer name -> the owners that it went by; of the average, the map that this call has led to."""
+        owners: dict[int, dict[str, torch.Tensor]] = {level: {} for level in self.levels}
+        for _, processor in self.text_layers:
+            given = self.attention[processor.level].owner
+            if processor.owners is not None or given is not None:
+                owners[processor.level][processor.name] = processor.owners if given is None else given
+            processor.owners = None
+        return owners if self.cross_attention_active else {}
 
     def stand_aside(self) -> None:
         """Let the original processors run for this call."""
         self.self_attention_active = self.cross_attention_active = False
+        self._call = None
 
     def new_run(self) -> None:
         """The pipeline was called: weights may have changed since the last run."""
@@ -110,13 +143,16 @@ class ModulationState:
         for _, processor in self.text_layers:
             processor.text_key, processor.text_value = current.projections[processor]
 
-    def _set_progress(self, current: "Conditioning", timestep: torch.Tensor | float | int) -> None:
+    def _set_progress(self, current: "Conditioning", timestep: torch.Tensor | float | int) -> torch.Tensor:
+        """Set what changes per step, in place; returns which rows [R] begin a run."""
         rows = current.rows
         self._table = self._table.to(rows.temperature.device)  # a copy at the first call only
         now = torch.as_tensor(timestep, device=self._table.device).to(torch.float32).expand_as(rows.temperature)
         starts = rows.starts_run(now)
-        if current.ownership is not None:
-            current.ownership.restart(starts)
+        if current.running is not None:
+            current.running.restart(starts)
+        if self.observes and self.config.balanced:
+            rows.balance()
 
         last = self._table.shape[0] - 1
         position = now.clamp(0, last)
@@ -130,6 +166,7 @@ class ModulationState:
         log_detail = detail_weight.clamp_min(SMALLEST_WEIGHT).log()[:, None]
         phase = torch.where(rows.is_global, log_global, torch.where(rows.is_detail, log_detail, 0.0))
         rows.log_weights.copy_(rows.own_log_weights + phase)
+        return starts
 
     def _look_up(self, embeddings: torch.Tensor) -> "Conditioning | None":
         for conditioning in reversed(self._conditionings):
@@ -142,60 +179,76 @@ class ModulationState:
         rows = condition_rows(matched.prompts, embeddings.shape[1], self.config, embeddings.device, matched.empty)
         free = next((kept for kept in self._conditionings if kept.is_dead and kept.rows.fits(rows)), None)
         if free is None:
-            free = Conditioning(rows)
+            free = Conditioning(rows, self.levels, self.config)
         else:
             self._conditionings.remove(free)
             free.rows.take_over(rows)
-        free.begin(embeddings, matched.masks, self.levels, self.collect_maps)
+        free.begin(embeddings, matched.masks, self.collect_maps)
         self._conditionings = [*self._conditionings, free][-REMEMBERED_CONDITIONINGS:]
         return free
 
 
+@dataclass
+class _Call:
+    """A UNet call between its two hooks."""
+
+    conditioning: "Conditioning"
+    starts: torch.Tensor | None  # [R] bool; None where nothing is modulated
+    latent_size: tuple[int, int]
+
+
 class Conditioning:
-    """A conditioning tensor, known again by identity and version, with what was worked out for it."""
+    """A conditioning tensor, known again by identity and version, with what was worked out for it.
 
-    def __init__(self, rows: RowConditioning):
-        self.rows = rows
+    Attributes:
+        owners: attention level -> a given map of owners, int8 [R, M] of slots.
+    """
+
+    def __init__(self, rows: RowConditioning, levels: tuple[int, ...], config: ModulationConfig):
+        self.rows, self.levels = rows, levels
         self.projections: Projections = {}
-        self.ownership: OwnershipRecord | None = None
+        self.owners: dict[int, torch.Tensor] = {}
+        self.record: OwnershipRecord | None = None
+        self.running: RunningAffinity | None = None
         self.tensor: weakref.ref[torch.Tensor] | None = None
+        self._average = RunningAffinity(rows, levels, config) if config.observes_affinity else None
 
-    def begin(
-        self, embeddings: torch.Tensor, masks: list[torch.Tensor | None], levels: tuple[int, ...], collect_maps: bool
-    ) -> None:
+    def begin(self, embeddings: torch.Tensor, masks: list[torch.Tensor | None], collect_maps: bool) -> None:
         """Stand for these embeddings from now on; they are not kept alive."""
         self.tensor = weakref.ref(embeddings)
         self._version = _version(embeddings)
         self._projected_for: tuple[int, float, Any] | None = None
         # A call of unconditional rows alone owns nothing, and must not hide what the conditional one owned.
-        if not collect_maps or all(prompt is None for prompt in self.rows.prompts):
-            self.ownership = None
-        elif self.ownership is None:
-            self.ownership = OwnershipRecord(self.rows, levels)
-        else:
-            self.ownership.clear()
-        self._masks, self._placed_at = masks, None
-        self.rows.owners = {}
+        conditional = any(prompt is not None for prompt in self.rows.prompts)
+        self.record = OwnershipRecord(self.rows, self.levels) if collect_maps and conditional else None
+        self._masks, self._fitted_to, self.owners = masks, None, {}
         with_entities = [mask is not None for mask, slots in zip(masks, self.rows.slots, strict=False) if slots]
         if any(with_entities) and not all(with_entities):
             raise ValueError(
                 "of the prompts in one batch some have masks and some have none; give masks to all or none"
             )
         self._has_regions = any(with_entities)
+        self.running = None if self._has_regions else self._average
 
-    def place_regions(self, levels: tuple[int, ...], latent_size: tuple[int, int]) -> None:
-        """Resize the masks given by hand to every layer, once for each size of the latents."""
-        if not self._has_regions or self._placed_at == latent_size:
+    def fit(self, latent_size: tuple[int, int]) -> None:
+        """Height and width of the latents of this call; what is kept per patch is made anew for another size."""
+        if self._fitted_to == latent_size:
             return
-        self._placed_at = latent_size
-        device = self.rows.entity_bits.device
-        for height, width in (halved(latent_size, level) for level in levels):
-            nobody = torch.full((height * width,), -1, dtype=torch.int8)
-            rows = [
-                nobody if masks is None else owners_at(masks, slots, (height, width))
-                for masks, slots in zip(self._masks, self.rows.slots, strict=True)
-            ]
-            self.rows.owners[height * width] = torch.stack(rows).to(device)
+        self._fitted_to = latent_size
+        if self.running is not None:
+            self.running.fit(latent_size)
+            self.owners = self.running.owners
+        if self._has_regions:
+            self.owners = {level: self._regions(halved(latent_size, level)) for level in self.levels}
+
+    def _regions(self, size: tuple[int, int]) -> torch.Tensor:
+        """The masks given by hand at a layer's size, int8 [R, M]."""
+        nobody = torch.full((size[0] * size[1],), -1, dtype=torch.int8)
+        rows = [
+            nobody if masks is None else owners_at(masks, slots, size)
+            for masks, slots in zip(self._masks, self.rows.slots, strict=True)
+        ]
+        return torch.stack(rows).to(self.rows.entity_bits.device)
 
     def is_of(self, embeddings: torch.Tensor) -> bool:
         return self.tensor is not None and self.tensor() is embeddings and self._version == _version(embeddings)

@@ -3,11 +3,18 @@
 import pytest
 import torch
 
+from attnmod.parser.align import load_tokenizer
+from attnmod.sampler.untrained import CLIP_BPE
 from tests.handwired import handwired_pipeline
 
 
 def _processors(pipe) -> list[int]:
     return [id(processor) for processor in pipe.unet.attn_processors.values()]
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return load_tokenizer(CLIP_BPE)
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +32,7 @@ def handwired(_shared_handwired):
     assert _processors(pipe) == processors
     assert set(vars(pipe)) - attributes <= set(pipe.__class__.__init__.__annotations__) | _RUN_ATTRIBUTES
     assert not pipe.unet._forward_pre_hooks
+    assert not pipe.unet._forward_hooks
     assert all(torch.equal(now, before) for now, before in zip(pipe.unet.parameters(), weights, strict=True))
 
 

@@ -118,25 +118,20 @@ def test_a_prompt_of_another_length_is_refused(nested):
         condition_rows([nested], 154, ModulationConfig(), "cpu")
 
 
-def test_the_running_mean_starts_anew_with_every_run(nested):
-    """Equal embeddings for run after run: an average over steps must not leak into the next image."""
+def test_the_mean_affinity_starts_anew_with_every_run(nested):
+    """Equal embeddings for run after run: what one has seen must not leak into the next image."""
     rows = rows_for(nested, balanced=True)
-    steps = torch.tensor([999.0]), torch.tensor([500.0]), torch.tensor([500.0]), torch.tensor([1.0])
-    seen = []
-    for run in range(2):
-        for t in steps:
-            starts = rows.starts_run(t)
-            assert bool(starts) == (t == 999)
-            seen.append((run, rows.mean_affinity.clone()))
-            rows.observe_affinity(torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(int(t))))
-    assert all(torch.equal(first[1], second[1]) for first, second in zip(seen[:4], seen[4:], strict=True))
-    assert not torch.equal(seen[0][1], seen[1][1])
+    for _ in range(2):
+        for t, begins in ((999.0, True), (500.0, False), (500.0, False), (1.0, False)):
+            assert bool(rows.starts_run(torch.tensor([t]))) == begins
+            assert rows.mean_affinity.eq(1).all() == begins
+            rows.mean_affinity.fill_(0.3)
 
 
 def test_balancing_undoes_the_strength_of_an_entity(nested):
-    """An entity with ten times the affinity everywhere loses its lead when the mean has settled."""
     rows = rows_for(nested, balanced=True)
-    raw = torch.tensor([1.0, 0.1, 0.1, *[0.0] * 13]).expand(1, 16, 16)
-    for _ in range(200):
-        rows.observe_affinity(raw / rows.mean_affinity[:, None])
-    assert (raw / rows.mean_affinity[:, None]).flatten(0, 1)[0, :3].tolist() == pytest.approx([1, 1, 1], rel=1e-3)
+    rows.mean_affinity[0, :3] = torch.tensor([0.5, 0.05, 0.0])
+    rows.balance()
+    votes = rows.balanced_affinity[0].amax(dim=0)[:2]
+    assert votes.tolist() == pytest.approx([2.0, 20.0])
+    assert rows.balanced_affinity.isfinite().all(), "an entity that nobody looks at"

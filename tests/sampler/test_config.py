@@ -51,7 +51,9 @@ def test_numbers_become_constant_curves():
         ({"backend": "cuda"}, ValueError, "backend"),
         ({"temperature_rows": "some"}, ValueError, "temperature_rows"),
         ({"balanced": 1}, TypeError, "balanced"),
-        ({"balanced": True, "share_heads": False}, ValueError, "share_heads"),
+        ({"ownership": "step"}, ValueError, "ownership"),
+        ({"average_decay": 1.0}, ValueError, "average_decay"),
+        ({"average_decay": "0.5"}, TypeError, "average_decay"),
         ({"self_attention_layers": "mid*"}, TypeError, "self_attention_layers"),
     ],
 )

@@ -24,7 +24,9 @@ def test_neutral_is_stock(rows):
 
 
 def test_every_attention_stays_one_call(rows):
-    assert {row["attention calls"] for row in rows.values()} == {2 * LAYERS}
+    """Balancing, and one owner map for all layers, ask the last layer of each of SDXL's two sizes once more."""
+    for name, row in rows.items():
+        assert row["attention calls"] == 2 * LAYERS + (2 if name.startswith("everything on") else 0), name
 
 
 def test_the_text_is_not_projected_again(rows):
@@ -36,11 +38,11 @@ def test_the_text_is_not_projected_again(rows):
 
 
 def test_calls_besides(rows):
-    """A few dozen calls set a step's values; without balancing, nothing grows with the number of layers."""
+    """A few dozen calls set a step's values, and nothing grows with the number of layers."""
     products = 2 * LAYERS
-    assert rows["temperature"]["calls"] - rows["stock"]["calls"] <= 40
-    assert rows["mask, not balanced"]["calls"] - (rows["stock"]["calls"] - products) <= 40
-    assert rows["everything on"]["calls"] - (rows["stock"]["calls"] - products) <= 40 + 6 * LAYERS
+    for name, row in rows.items():
+        saved = 0 if name in ("stock", "neutral", "temperature") else products
+        assert row["calls"] - (rows["stock"]["calls"] - saved) <= 60, name
 
 
 def test_the_committed_table_is_this_one(rows):

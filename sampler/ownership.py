@@ -1,0 +1,121 @@
+"""Who owns which patch, from the affinities that a run has seen so far.
+
+After each UNet call the last cross-attention layer of each size is asked once more how its patches attend to the
+entities: two launches a step for SDXL, whatever the number of layers. From the running average follow the means that
+balance the next call's votes and, with `ownership="average"`, one owner map that all its layers read: those then need
+no vote at all.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+import attnmod.kernels.ops  # noqa: F401  registers torch.ops.attnmod
+from attnmod.sampler.conditioning import SMALLEST_MEAN_AFFINITY, RowConditioning
+from attnmod.sampler.config import ModulationConfig
+
+
+def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
+    """Height and width after so many halvings, rounded up as the UNet's strided convolutions do.
+
+    >>> halved((104, 153), 2)
+    (26, 39)
+    """
+    height, width = size
+    for _ in range(times):
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return height, width
+
+
+@dataclass
+class AttentionLevel:
+    """What the cross-attention layers of one size share.
+
+    owner: a given map, int8 [R, M], instead of their votes. query [R, H, M, D] and key [R, H, T, D]: of the layer that
+    ran last, where they are wanted.
+    """
+
+    owner: torch.Tensor | None = None
+    query: torch.Tensor | None = None
+    key: torch.Tensor | None = None
+
+
+class RunningAffinity:
+    """The affinity of every patch to every entity, averaged over a run's calls; for one conditioning tensor.
+
+    Tensors are made once for a size of the latents and changed in place, so that a compiled UNet, or a captured CUDA
+    graph, finds them at every step.
+
+    Attributes:
+        averages: level -> float32 [R, M, G].
+        owners: level -> int8 [R, M], slots of the rows; -1 is nobody. Only with `ownership="average"`.
+    """
+
+    def __init__(self, rows: RowConditioning, levels: tuple[int, ...], config: ModulationConfig):
+        self.rows, self.levels, self.config = rows, levels, config
+        self.averages: dict[int, torch.Tensor] = {}
+        self.owners: dict[int, torch.Tensor] = {}
+        self._latent_size = (0, 0)
+
+    def fit(self, latent_size: tuple[int, int]) -> None:
+        """Height and width of the latents of this call; another size starts anew."""
+        if latent_size == self._latent_size:
+            return
+        self._latent_size, like = latent_size, self.rows.mean_affinity  # [R, G]
+        for level in self.levels:
+            height, width = halved(latent_size, level)
+            self.averages[level] = like.new_zeros(like.shape[0], height * width, like.shape[1])
+            if self.config.ownership == "average":
+                self.owners[level] = torch.full_like(self.averages[level][..., 0], -1, dtype=torch.int8)
+
+    def clear(self) -> None:
+        self._latent_size = (0, 0)
+
+    def restart(self, starts: torch.Tensor) -> None:
+        """Forget what an earlier run has seen, in the rows that start, [R] bool. Decided on the device."""
+        goes_on = (~starts).float()[:, None, None]
+        for average in self.averages.values():
+            average.mul_(goes_on)
+        for owner in self.owners.values():
+            owner.masked_fill_(starts[:, None], -1)
+
+    def observe(self, attention: dict[int, AttentionLevel]) -> None:
+        """Take in what the layers of a finished call left, and decide what holds for the next."""
+        rows, config = self.rows, self.config
+        for level, average in self.averages.items():
+            query, key = attention[level].query, attention[level].key
+            if query is None or query.shape[2] != average.shape[1]:  # not run, or another tool has merged patches
+                continue
+            _, affinity = torch.ops.attnmod.cross_attention(
+                query,
+                key,
+                key,
+                entity_bits=rows.entity_bits,
+                affinity=rows.affinity,
+                log_weights=rows.log_weights,
+                share_heads=True,
+                return_affinity=True,
+                backend=config.backend,
+            )
+            average.lerp_(affinity, 1 - config.average_decay)
+        # The levels' means add up; one that has seen nothing yet adds nothing. Only their relation matters.
+        means = [average.mean(dim=1) for average in self.averages.values()]
+        rows.mean_affinity.copy_(sum(means[1:], start=means[0]))
+        if self.owners:
+            self._decide()
+
+    def _decide(self) -> None:
+        """One owner map for all levels, from the sum of their averages."""
+        sizes = {level: halved(self._latent_size, level) for level in self.levels}
+        finest = max(sizes.values())
+        total = self.rows.mean_affinity.new_zeros(())
+        for level, average in self.averages.items():
+            image = average.transpose(1, 2).unflatten(2, sizes[level])  # [R, G, h, w]
+            total = total + (image if sizes[level] == finest else F.interpolate(image, size=finest, mode="bilinear"))
+        if self.config.balanced:
+            total = total / self.rows.mean_affinity.clamp_min(SMALLEST_MEAN_AFFINITY)[:, :, None, None]
+        for level, owner in self.owners.items():
+            at_level = total if sizes[level] == finest else F.adaptive_avg_pool2d(total, sizes[level])
+            largest, slot = at_level.max(dim=1)  # [R, h, w]
+            owner.copy_(torch.where(largest > 0, slot, -1).flatten(1))

@@ -1,0 +1,195 @@
+"""Ownership from a running average, and the means that balance a vote."""
+
+import doctest
+
+import pytest
+import torch
+
+import attnmod.sampler.ownership as ownership
+from attnmod import ModulationConfig, Prompt, align_tokens, modulate
+from attnmod.sampler.conditioning import condition_rows
+from attnmod.sampler.ownership import AttentionLevel, RunningAffinity
+from tests.handwired import COLOURS, STRENGTH, stock_mixture, wish_latents
+
+PROMPT = "a red cube and a blue sphere"
+HALVES = [["red"] * 4 + ["blue"] * 4] * 8
+AVERAGE = dict(temperature=1, hidden_weight=0, global_weight=1, detail_weight=1, balanced=False, ownership="average")
+
+
+def test_doctests():
+    assert doctest.testmod(ownership).failed == 0
+
+
+@pytest.fixture(scope="module")
+def prompt(tokenizer):
+    return align_tokens(Prompt.from_entities(PROMPT, [["a red cube"], ["a blue sphere"]]), tokenizer)
+
+
+def running(prompt, levels=(0,), size=(4, 4), **config):
+    config = ModulationConfig(**{**AVERAGE, **config})
+    rows = condition_rows([None, prompt], 77, config, "cpu")
+    average = RunningAffinity(rows, levels, config)
+    average.fit(size)
+    return average
+
+
+def level_that_votes(prompt, lean: torch.Tensor) -> AttentionLevel:
+    """A layer whose patches, [M], attend to "cube" by e^lean and to "sphere" by e^-lean, in both rows."""
+    texts = [token.text for token in prompt.tokens]
+    key = torch.zeros(2, 1, 77, 2)
+    key[:, :, texts.index("cube"), 0] = 1
+    key[:, :, texts.index("sphere"), 0] = -1
+    query = torch.stack([lean, torch.zeros_like(lean)], dim=-1) * 2**0.5  # undoes the scale of two channels
+    return AttentionLevel(query=query.expand(2, 1, -1, -1), key=key)
+
+
+def test_owners_follow_the_affinity_of_conditional_rows(prompt):
+    average = running(prompt)
+    lean = torch.tensor([3.0] * 8 + [-3.0] * 8)
+    average.observe({0: level_that_votes(prompt, lean)})
+    assert average.owners[0].tolist() == [[-1] * 16, [0] * 8 + [1] * 8]
+
+
+def test_the_average_remembers(prompt):
+    """At a decay of 0.9 one call that says otherwise does not outvote ten; at 0 it does."""
+    lean = torch.full((16,), 2.0)
+    for decay, owner in ((0.9, 0), (0.0, 1)):
+        average = running(prompt, average_decay=decay)
+        for _ in range(10):
+            average.observe({0: level_that_votes(prompt, lean)})
+        average.observe({0: level_that_votes(prompt, -lean)})
+        assert average.owners[0][1].tolist() == [owner] * 16
+
+
+def test_a_run_begins_with_nothing(prompt):
+    average = running(prompt)
+    average.observe({0: level_that_votes(prompt, torch.full((16,), 2.0))})
+    average.restart(torch.tensor([True, True]))
+    assert average.owners[0].eq(-1).all()
+    assert average.averages[0].eq(0).all()
+
+
+def test_rows_restart_apart(prompt):
+    average = running(prompt)
+    average.observe({0: level_that_votes(prompt, torch.full((16,), 2.0))})
+    average.restart(torch.tensor([True, False]))
+    assert average.owners[0][1].eq(0).all()
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_balancing_gives_the_weak_entity_its_patches(prompt, balanced):
+    """The cube leads everywhere, less so in the last four patches: balanced, those are the sphere's."""
+    average = running(prompt, balanced=balanced)
+    lean = torch.tensor([3.0] * 12 + [1.0] * 4)
+    average.observe({0: level_that_votes(prompt, lean)})
+    assert average.owners[0][1].tolist() == [0] * 12 + ([1] if balanced else [0]) * 4
+    average.rows.balance()
+    mean = average.rows.mean_affinity[1, :2]
+    tokens = [prompt.tokens.index(next(t for t in prompt.tokens if t.text == word)) for word in ("cube", "sphere")]
+    for entity, token in enumerate(tokens):
+        vote = average.rows.balanced_affinity[1, token, entity]
+        assert vote.item() == pytest.approx(1 / mean[entity].item(), rel=1e-5)
+
+
+def test_levels_share_one_map(prompt):
+    """The fine level says nothing clear; the coarse one decides for both."""
+    average = running(prompt, levels=(0, 1))
+    coarse = torch.tensor([3.0, -3.0, 3.0, -3.0])
+    average.observe({0: level_that_votes(prompt, torch.zeros(16)), 1: level_that_votes(prompt, coarse)})
+    assert average.owners[1][1].tolist() == [0, 1, 0, 1]
+    assert average.owners[0][1].reshape(4, 4)[:, [0, 3]].tolist() == [[0, 1]] * 4
+
+
+def test_a_level_that_did_not_run_or_was_merged_is_left_out(prompt):
+    average = running(prompt, levels=(0, 1))
+    lean = torch.full((4,), -2.0)
+    average.observe({0: AttentionLevel(), 1: level_that_votes(prompt, lean)})
+    assert average.owners[0][1].eq(1).all()
+    before = average.averages[1].clone()
+    average.observe({0: AttentionLevel(), 1: level_that_votes(prompt, torch.zeros(3))})
+    assert torch.equal(average.averages[1], before)
+
+
+def test_tensors_stay_where_they_are(prompt):
+    """A captured CUDA graph reads the same addresses at every step."""
+    average = running(prompt)
+    before = average.owners[0].data_ptr(), average.averages[0].data_ptr(), average.rows.mean_affinity.data_ptr()
+    average.observe({0: level_that_votes(prompt, torch.ones(16))})
+    average.restart(torch.tensor([True, True]))
+    average.fit((4, 4))
+    assert before == (
+        average.owners[0].data_ptr(), average.averages[0].data_ptr(), average.rows.mean_affinity.data_ptr()
+    )  # fmt: skip
+
+
+# -- in a pipeline
+
+
+def run(pipe, text, steps, wishes=HALVES, **call):
+    return pipe(
+        text, latents=wish_latents(wishes), num_inference_steps=steps, guidance_scale=1.0, output_type="latent", **call
+    ).images[:, :3]
+
+
+def test_the_first_call_is_plain_and_the_rest_masked(handwired):
+    with modulate(handwired, ModulationConfig(**AVERAGE), maps=True) as handle:
+        first = run(handwired, PROMPT, steps=1)[0]
+        assert torch.allclose(first[:, 3, 3], stock_mixture("red", ["red", "blue"]), atol=1e-4)
+        picture = run(handwired, PROMPT, steps=3)[0]
+        owners = handle.entity_map()
+    assert torch.allclose(picture[:, 3, 3], STRENGTH * torch.tensor(COLOURS["red"]), atol=1e-4)
+    assert torch.allclose(picture[:, 3, 12], STRENGTH * torch.tensor(COLOURS["blue"]), atol=1e-4)
+    assert owners.tolist() == [[[0] * 4 + [1] * 4] * 8]
+
+
+def test_no_layer_votes(handwired, monkeypatch):
+    """One launch a step and level votes; the layers are handed its map."""
+    import attnmod.sampler.processor as processor
+
+    calls = []
+    original = torch.ops.attnmod.cross_attention
+
+    class Ops:
+        self_attention = torch.ops.attnmod.self_attention
+
+        @staticmethod
+        def cross_attention(*args, **options):
+            calls.append(options.get("owner") is not None)
+            return original(*args, **options)
+
+    class Torch:
+        ops = type("Namespace", (), {"attnmod": Ops})
+
+        def __getattr__(self, name):
+            return getattr(torch, name)
+
+    monkeypatch.setattr(processor, "torch", Torch())
+    with modulate(handwired, ModulationConfig(**AVERAGE)) as handle:
+        run(handwired, PROMPT, steps=2)
+        assert calls == [True] * 2 * len(handle.cross_attention_layers)
+
+
+def test_runs_do_not_leak_into_each_other(handwired):
+    with modulate(handwired, ModulationConfig(**AVERAGE)):
+        run(handwired, PROMPT, steps=3, wishes=[line[::-1] for line in HALVES])
+        again = run(handwired, PROMPT, steps=3)
+    with modulate(handwired, ModulationConfig(**AVERAGE)):
+        fresh = run(handwired, PROMPT, steps=3)
+    assert torch.equal(again, fresh)
+
+
+@pytest.mark.parametrize("options", [{}, {"share_heads": False}, {"ownership": "average"}])
+def test_balanced_runs_are_repeatable(handwired, options):
+    config = ModulationConfig(**{**AVERAGE, "ownership": "layer", "balanced": True, **options})
+    with modulate(handwired, config):
+        first, second = (run(handwired, PROMPT, steps=3) for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.allclose(first[0, :, 3, 3], STRENGTH * torch.tensor(COLOURS["red"]), atol=1e-4)
+
+
+def test_other_sizes_in_turn(handwired):
+    with modulate(handwired, ModulationConfig(**AVERAGE), maps=True) as handle:
+        for width in (8, 4, 8):
+            wishes = [["red"] * (width // 2) + ["blue"] * (width // 2)] * 4
+            run(handwired, PROMPT, steps=2, wishes=wishes)
+            assert handle.entity_map().tolist() == [[[0] * (width // 2) + [1] * (width // 2)] * 4]
