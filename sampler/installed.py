@@ -7,7 +7,7 @@ import torch
 from diffusers.models.attention_processor import Attention, IPAdapterAttnProcessor2_0
 
 from attnmod.sampler.ip_adapter import IPAdapterCrossAttentionProcessor
-from attnmod.sampler.layers import MODULABLE_PROCESSORS, attention_level, can_be_modulated
+from attnmod.sampler.layers import MODULABLE_PROCESSORS, attention_level, can_be_modulated, find_layers
 from attnmod.sampler.processor import CrossAttentionProcessor, ModulatedProcessor, SelfAttentionProcessor
 from attnmod.sampler.state import ModulationState
 
@@ -76,9 +76,10 @@ class InstalledProcessors:
         stash = getattr(self.unet, "original_attn_processors", None) or {}  # what unfusing projections puts back
         for name, processor in stash.items():
             stash[name] = own_processor(processor)
-        for _, layer, _ in self._layers:
-            if isinstance(layer.processor, ModulatedProcessor):
-                layer.set_processor(own_processor(layer.processor))
+        for kind in find_layers(self.unet).values():
+            for layer in kind.values():
+                if isinstance(layer.processor, ModulatedProcessor):
+                    layer.set_processor(own_processor(layer.processor))
 
     def seem_in_place(self) -> bool:
         """Whether ours are in the first, the middle and the last layer: tools replace all, or all of a kind."""

@@ -23,6 +23,7 @@ from attnmod.sampler.pickup import MatchedRows, PromptBook, calling_pipeline
 from attnmod.sampler.processor import CrossAttentionProcessor
 from attnmod.sampler.regions import read_masks
 from attnmod.sampler.state import ModulationState
+from attnmod.sampler.warmup import warm_up
 
 # UNet -> its handle, so that no two handles work on one UNet. Neither is kept alive by this.
 _attached: weakref.WeakKeyDictionary[torch.nn.Module, "weakref.ref[ModulationHandle]"] = weakref.WeakKeyDictionary()
@@ -72,9 +73,7 @@ def modulate(
             f"the UNet of this {type(pipe).__name__} is modulated by the handle of another pipeline;"
             " call remove() on that handle first"
         )
-    handle = ModulationHandle(pipe, config, maps=maps, spacy_model=spacy_model)
-    handle._attach(config, instead_of=previous)
-    return handle
+    return ModulationHandle(pipe, config, maps=maps, spacy_model=spacy_model)._attach(config, instead_of=previous)
 
 
 def current_handle(pipe) -> "ModulationHandle | None":
@@ -116,7 +115,9 @@ class ModulationHandle:
 
     # -- attaching and removing
 
-    def _attach(self, config: ModulationConfig, instead_of: "ModulationHandle | None" = None) -> None:
+    def _attach(
+        self, config: ModulationConfig, instead_of: "ModulationHandle | None" = None
+    ) -> "ModulationHandle":
         """Attach with these settings, in the place of another handle or of this one's own old settings.
 
         What can go wrong is done before anything is touched. Should attaching itself fail, what was done is undone,
@@ -139,29 +140,33 @@ class ModulationHandle:
         )
         after_unet: Any = torch.compiler.disable(lambda unet, args, output: self._state.end_call())
 
-        before = None if instead_of is None else instead_of.config
-        if instead_of is not None:
-            instead_of.remove()
+        settings = None if instead_of is None else instead_of.config
+        undo = contextlib.ExitStack()
         try:
-            with contextlib.ExitStack() as undo:
-                undo.callback(_attached.pop, self._unet, None)
-                _attached[self._unet] = weakref.ref(self)
-                undo.callback(state.stand_aside)  # a processor that someone still holds then changes nothing
-                undo.callback(installed.take_out)
-                installed.put_in()
-                for encoder in prompt_encoders(self.pipe):
-                    watched = WatchedEncoder(encoder, self.pipe, self._after_encoding)
-                    undo.callback(watched.stop)
-                    watched.start()
-                undo.callback(self._unet.register_forward_pre_hook(before_unet, with_kwargs=True).remove)
-                undo.callback(self._unet.register_forward_hook(after_unet).remove)
-                self.config, self._state, self._installed = config, state, installed
-                self._note_text_layers()
-                self.self_attention_layers, self.cross_attention_layers = names["self"], names["cross"]
-                self._undo = undo.pop_all()
+            if instead_of is not None:
+                instead_of.remove()
+            undo.callback(_attached.pop, self._unet, None)
+            _attached[self._unet] = weakref.ref(self)
+            undo.callback(state.stand_aside)  # a processor that someone still holds then changes nothing
+            undo.callback(installed.take_out)
+            installed.put_in()
+            for encoder in prompt_encoders(self.pipe):
+                watched = WatchedEncoder(encoder, self.pipe, self._after_encoding)
+                undo.callback(watched.stop)
+                watched.start()
+            undo.callback(self._unet.register_forward_pre_hook(before_unet, with_kwargs=True).remove)
+            undo.callback(self._unet.register_forward_hook(after_unet).remove)
+            self.config, self._state, self._installed = config, state, installed
+            self._note_text_layers()
+            self.self_attention_layers, self.cross_attention_layers = names["self"], names["cross"]
+            self._undo = undo
+            return self
         except BaseException:
-            if instead_of is not None and before is not None:
-                instead_of._attach(before)
+            undo.close()
+            self._undo = None if self._undo is undo else self._undo
+            if instead_of is not None and settings is not None:
+                instead_of.remove()
+                instead_of._attach(settings)
             raise
 
     def _note_text_layers(self) -> None:
@@ -324,6 +329,28 @@ class ModulationHandle:
         if message not in self._warned:
             self._warned.add(message)
             warnings.warn(message, stacklevel=3)
+
+    def warmup(self, sizes: Sequence[tuple[int, int]] | None = None, batch: int = 1, **call: Any) -> None:
+        """Compile everything before the first request: run the pipeline for two steps at each size.
+
+        It runs with entities, without, and with an empty prompt, as requests will; no image is decoded, no random number of the caller's is
+        used, and nothing is compiled where nothing was asked to be. A compiled UNet then meets other prompts, up to 16
+        entities, other steps and curves without compiling anything anew.
+
+        Args:
+            sizes: heights and widths in pixels; left out, the pipeline's own size.
+            batch: prompts of a request.
+            call: more arguments of the pipeline's call that decide what is compiled, such as guidance_scale.
+
+        Raises:
+            ValueError: sizes or batch are no sizes or no batch.
+            RuntimeError: the handle was removed.
+        """
+        if self._undo is None:
+            raise RuntimeError("this handle was removed; call modulate(pipe) again")
+        warm_up(self.pipe, self._given, sizes, batch, call)
+        self.prompts = []
+        self._state.record = None
 
     # -- what is seen
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from attnmod import ModulationConfig, modulate
+from attnmod.kernels import sdpa
 from attnmod.sampler.untrained import sdxl_shaped_pipeline
 
 PROMPTS = ("a red cube and a blue sphere", "a cat", "a red cube, a blue sphere, a green cone and two dogs")
@@ -120,6 +121,8 @@ def test_no_look_at_a_tensor_inside_the_loop(pipe, monkeypatch):
 
         monkeypatch.setattr(torch.Tensor, name, look)
 
+    # On a CPU, and nowhere else, the op looks at its rows.
+    monkeypatch.setattr(sdpa, "_rows_by_kind", lambda k, *_: [("masked", slice(0, k.shape[0]))])
     with modulate(pipe, maps=True) as handle, torch.no_grad():
         embeddings, _, pooled, _ = pipe.encode_prompt(PROMPTS[0])
         conditions = {"text_embeds": pooled, "time_ids": torch.zeros(1, 6)}
@@ -134,3 +137,30 @@ def test_no_look_at_a_tensor_inside_the_loop(pipe, monkeypatch):
         assert [call(t) for t in (700.0, 400.0, 10.0)] == [[], [], []]
         handle.set_prompt(PROMPTS[0])
         assert call(5.0), "and matched anew"
+
+
+def test_after_warmup_nothing_is_compiled(pipe):
+    counter = Counter()
+    compile_blocks(pipe, counter)
+    with modulate(pipe, maps=True) as handle:
+        random_state = torch.get_rng_state()
+        assert counter.during(lambda: handle.warmup([(16, 16)], batch=2)) > 0
+        assert torch.equal(torch.get_rng_state(), random_state)
+        with pytest.raises(RuntimeError, match="nothing to show"):
+            handle.entity_map()
+        for request in ([PROMPTS[0], PROMPTS[1]], [PROMPTS[2], "a cat"], ["red", ""], ["", ""]):
+            run = dict(prompt=request, height=16, width=16)
+            assert counter.during(lambda run=run: images(pipe, **run)) == 0, request
+
+
+def test_warmup_forgets_its_prompts_and_refuses_nonsense(pipe):
+    with modulate(pipe) as handle:
+        handle.set_prompt("red and blue", entities=[["red"], ["blue"]])
+        handle.warmup()
+        images(pipe, "red and blue")
+        assert len(handle.prompts[0].entities) == 2, "what was set by hand holds"
+        for arguments in (dict(batch=0), dict(sizes=[]), dict(sizes=[64])):
+            with pytest.raises(ValueError, match="batch|sizes"):
+                handle.warmup(**arguments)
+    with pytest.raises(RuntimeError, match="removed"):
+        handle.warmup()
