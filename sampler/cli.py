@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import attnmod
 
@@ -99,6 +99,7 @@ def _add_generate(commands) -> None:
     command.add_argument("--config", metavar="FILE", help="modulation settings as JSON, or a preset's name")
     command.add_argument("--no-modulation", action="store_true", help="the pipeline as it is")
     command.add_argument("--out", type=Path, metavar="FILE", help=f"the image (a new name in {_DEFAULT_FOLDER}/)")
+    command.add_argument("--strip", action="store_true", help="also write the map step by step, as NAME.steps.png")
     command.add_argument("--force", action="store_true", help="overwrite files that exist")
 
 
@@ -109,7 +110,7 @@ def _generate(options: argparse.Namespace) -> None:
     if options.out is None:
         _DEFAULT_FOLDER.mkdir(exist_ok=True)
     out = options.out or generation.free_name(settings.prompt, _DEFAULT_FOLDER)
-    files = generation.output_files(out, settings)
+    files = generation.output_files(out, settings, options.strip)
     if existing := [str(path) for path in files.values() if path.exists()]:
         if not options.force:
             raise ValueError(f"{', '.join(existing)} exists; choose another --out or overwrite it with --force")
@@ -206,7 +207,9 @@ def _add_parse(commands) -> None:
     command.add_argument("--places", choices=("auto", "scene", "entity"), default="auto", help="what places are (auto)")
     command.add_argument("--tokenizer", metavar="DIR", help="also show the tokens of this CLIP tokenizer")
     command.add_argument("--spacy-model", metavar="NAME", help="spaCy pipeline that reads it (a small English one)")
-    command.add_argument("--colour", choices=("auto", "always", "never"), default="auto")
+    command.add_argument(
+        "--colour", choices=("auto", "always", "never"), default="auto", help="auto: on a terminal without NO_COLOR"
+    )
 
 
 def _parse(options: argparse.Namespace) -> None:
@@ -221,7 +224,9 @@ def _parse(options: argparse.Namespace) -> None:
         raise ValueError("--png draws one prompt; it does not go with --file")
     if options.png is not None and options.png.exists() and not options.force:
         raise ValueError(f"{options.png} exists; choose another --png or overwrite it with --force")
-    colour = _wants_colour(options.colour)
+    colour = _wants_colour(options.colour, sys.stdout)
+    # with --json the explanation must not end up in it
+    aside = sys.stderr if options.json else sys.stdout
     for number, prompt in enumerate(_parsed(options)):
         if options.json:
             indent = 2 if options.file is None else None
@@ -229,8 +234,7 @@ def _parse(options: argparse.Namespace) -> None:
         else:
             print(("\n" if number else "") + describe(prompt, colour=colour))
         if options.explain:
-            # with --json the explanation must not end up in it
-            print("\n" + explain(prompt, colour=colour), file=sys.stderr if options.json else sys.stdout)
+            print("\n" + explain(prompt, colour=_wants_colour(options.colour, aside)), file=aside)
         if options.png is not None:
             from attnmod.sampler.prompt_picture import draw_prompt
 
@@ -239,6 +243,8 @@ def _parse(options: argparse.Namespace) -> None:
 
 def _parsed(options: argparse.Namespace) -> Iterator[Any]:
     """The parsed prompts, in order; those of a file in batches, with a progress bar on a terminal."""
+    from tqdm import tqdm
+
     from attnmod.parser.align import align_tokens, load_tokenizer
     from attnmod.parser.syntax import parse_prompts
 
@@ -250,25 +256,22 @@ def _parsed(options: argparse.Namespace) -> Iterator[Any]:
     if options.file is not None:
         read = sys.stdin.read() if options.file == "-" else Path(options.file).read_text(encoding="utf-8")
         texts = [line for line in read.splitlines() if line.strip()]
-    for first in range(0, len(texts), _PARSED_AT_ONCE):
-        batch = texts[first : first + _PARSED_AT_ONCE]
-        batch = parse_prompts(batch, model=options.spacy_model, weights=options.weights, places=options.places)
-        for prompt in batch:
-            yield prompt if tokenizer is None else align_tokens(prompt, tokenizer)
-        if options.file is not None and sys.stderr.isatty():
-            _show_progress(first + len(batch), len(texts))
+    # a bar only where somebody looks: disable=None leaves it to whether stderr is a terminal
+    bar = tqdm(total=len(texts), unit=" prompts", disable=None if options.file is not None else True)
+    with bar:
+        for first in range(0, len(texts), _PARSED_AT_ONCE):
+            batch = texts[first : first + _PARSED_AT_ONCE]
+            batch = parse_prompts(batch, model=options.spacy_model, weights=options.weights, places=options.places)
+            bar.clear()  # what is printed now shall not stand behind it
+            for prompt in batch:
+                yield prompt if tokenizer is None else align_tokens(prompt, tokenizer)
+            bar.update(len(batch))
 
 
-def _show_progress(done: int, total: int, width: int = 40) -> None:
-    """A bar on one line of stderr."""
-    filled = width * done // total
-    end = "\n" if done == total else ""
-    print(f"\r[{'#' * filled}{'.' * (width - filled)}] {done}/{total} prompts", end=end, file=sys.stderr, flush=True)
-
-
-def _wants_colour(choice: str) -> bool:
+def _wants_colour(choice: str, stream: TextIO) -> bool:
     if choice == "auto":
-        return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        return stream.isatty() and not plain
     return choice == "always"
 
 

@@ -13,7 +13,25 @@ SPECIAL_TOKENS = ("plain", "global", "absent")
 BACKENDS = ("auto", "triton", "sdpa", "eager")
 TEMPERATURE_ROWS = ("conditional", "all")
 OWNERSHIPS = ("layer", "average")
-_CURVES = ("temperature", "hidden_weight", "global_weight", "detail_weight")
+
+
+class _CurveField:
+    """A field that is read as a `Curve` and may be given as a number or a dict, which type checkers know, too."""
+
+    def __init__(self, default: Curve):
+        self.default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, config: Any, owner: type | None = None) -> Curve:
+        return self.default if config is None else config.__dict__[self.name]
+
+    def __set__(self, config: Any, value: Curve | float | dict[str, Any]) -> None:
+        try:
+            config.__dict__[self.name] = Curve.of(value)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{self.name}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -55,11 +73,11 @@ class ModulationConfig:
         TypeError: a field of the wrong type.
     """
 
-    temperature: Curve = Curve("linear", 0.8, 1.0, begin=0.2, stop=0.5)
+    temperature: _CurveField = _CurveField(Curve("linear", 0.8, 1.0, begin=0.2, stop=0.5))
     temperature_rows: str = "conditional"
-    hidden_weight: Curve = Curve("constant", 0.0)
-    global_weight: Curve = Curve("linear", 1.0, 0.7)
-    detail_weight: Curve = Curve("linear", 1.0, 1.3)
+    hidden_weight: _CurveField = _CurveField(Curve("constant", 0.0))
+    global_weight: _CurveField = _CurveField(Curve("linear", 1.0, 0.7))
+    detail_weight: _CurveField = _CurveField(Curve("linear", 1.0, 1.3))
     vote: str = "sum"
     balanced: bool = True
     ownership: str = "layer"
@@ -75,11 +93,6 @@ class ModulationConfig:
     backend: str = "auto"
 
     def __post_init__(self):
-        for name in _CURVES:
-            try:
-                object.__setattr__(self, name, Curve.of(getattr(self, name)))
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"{name}: {error}") from None
         if min(self.temperature.ends) <= 0:
             raise ValueError(f"temperature goes from {self.temperature.ends}; it must stay above 0")
         if max(self.hidden_weight.ends) > 1:
@@ -134,6 +147,11 @@ class ModulationConfig:
     def is_neutral(self) -> bool:
         """Whether these settings change nothing: then the pipeline's own processors run."""
         return not (self.modulates_self_attention or self.modulates_cross_attention)
+
+    @property
+    def has_phases(self) -> bool:
+        """Whether anything changes over a run."""
+        return any(curve.ends[0] != curve.ends[1] for curve in (getattr(self, name) for name in _CURVES))
 
     @classmethod
     def preset(cls, name: str) -> "ModulationConfig":

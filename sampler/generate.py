@@ -93,12 +93,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Generated:
-    """An image with its overlay (None without modulation), its parsed prompt and its owner map."""
+    """An image and, if it was modulated, its overlay, prompt, owner map and the strip of maps over the steps."""
 
     image: Any
-    overlay: Any
-    prompt: Prompt | None
-    owners: list[list[int]] | None
+    overlay: Any = None
+    prompt: Prompt | None = None
+    owners: list[list[int]] | None = None
+    strip: Any = None
 
 
 def generate(settings: Settings, pipe: Any = None) -> Generated:
@@ -131,15 +132,15 @@ def generate(settings: Settings, pipe: Any = None) -> Generated:
         generator=torch.Generator("cpu").manual_seed(settings.seed),
     )
     if not settings.modulation:
-        return Generated(pipe(**call).images[0], None, None, None)
+        return Generated(pipe(**call).images[0])
     with modulate(pipe, settings.config, maps=not settings.config.is_neutral) as handle:
         handle.set_prompt(understood)
         image = pipe(**call).images[0]
         if settings.config.is_neutral:
-            return Generated(image, None, None, None)
+            return Generated(image)
         owners = handle.entity_map()[0]
-        prompt = handle.prompts[0]
-    return Generated(image, draw_entity_map(image, owners, prompt), prompt, owners.tolist())
+        prompt, strip = handle.prompts[0], handle.map_strip()
+    return Generated(image, draw_entity_map(image, owners, prompt), prompt, owners.tolist(), strip)
 
 
 def load_pipeline(settings: Settings) -> Any:
@@ -215,8 +216,8 @@ def _check_model_folder(folder: Path) -> str | None:
 # -- files
 
 
-def output_files(out: Path, settings: Settings) -> dict[str, Path]:
-    """The files that a run writes: image, map (if there is one) and record.
+def output_files(out: Path, settings: Settings, strip: bool = False) -> dict[str, Path]:
+    """The files that a run writes: image, record and, where there is one, the map; with strip, its steps too.
 
     Raises:
         ValueError: a suffix that is no picture's, or a folder that is not there.
@@ -228,6 +229,8 @@ def output_files(out: Path, settings: Settings) -> dict[str, Path]:
     files = {"image": out, "record": out.with_suffix(".json")}
     if settings.modulation and not settings.config.is_neutral:
         files["map"] = out.with_suffix(".map.png")
+        if strip:
+            files["strip"] = out.with_suffix(".steps.png")
     return files
 
 
@@ -235,7 +238,7 @@ def free_name(prompt: str, folder: Path) -> Path:
     """A name made of the prompt's first words, numbered so that nothing is overwritten."""
     stem = "-".join(re.findall(r"\w+", prompt.lower())[:8])[:60] or "image"
     number = 1
-    while any((folder / f"{stem}-{number}{suffix}").exists() for suffix in (".png", ".map.png", ".json")):
+    while any((folder / f"{stem}-{number}{suffix}").exists() for suffix in (".png", ".map.png", ".steps.png", ".json")):
         number += 1
     return folder / f"{stem}-{number}.png"
 
@@ -254,6 +257,8 @@ def save(result: Generated, settings: Settings, files: dict[str, Path]) -> None:
         result.image.save(temporary["image"])
         if "map" in temporary:
             result.overlay.save(temporary["map"])
+        if "strip" in temporary:
+            result.strip.save(temporary["strip"])
         temporary["record"].write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -14,23 +14,11 @@ from PIL import Image, ImageDraw, ImageFont
 from attnmod.parser.prompt import Prompt
 from attnmod.sampler.conditioning import RowConditioning
 from attnmod.sampler.ownership import halved
+from attnmod.sampler.palette import entity_colour
 
 # UNet calls that are remembered; of a longer run the last ones. For SDXL at 1024x1024, one image and its
 # unconditional row, a call takes 0.2 MB, so 26 MB in all.
 REMEMBERED_CALLS = 128
-
-# Told apart also without red-green vision; after Okabe and Ito's palette, then repeated lighter.
-ENTITY_COLOURS = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-    (148, 103, 189),
-)
-NOBODYS_COLOUR = (128, 128, 128)
 
 
 @dataclass
@@ -167,15 +155,6 @@ def _stacked(maps) -> torch.Tensor:
             owner = owner.mode(dim=1).values
         layers.append(owner)
     return torch.stack(layers)
-
-
-def entity_colour(entity: int) -> tuple[int, int, int]:
-    """RGB of an entity id; beyond the palette the colours come again, lighter; -1 is grey."""
-    if entity < 0:
-        return NOBODYS_COLOUR
-    lap, index = divmod(entity, len(ENTITY_COLOURS))
-    red, green, blue = (round(255 - (255 - channel) * 0.6**lap) for channel in ENTITY_COLOURS[index])
-    return red, green, blue
 
 
 def draw_entity_map(image: Image.Image, entity_map: torch.Tensor, prompt: Prompt, opacity: float = 0.55) -> Image.Image:

@@ -3,6 +3,7 @@
 attribute -> noun      a thin arc above the line, in the entity's colour
 part -> owner          a thick one
 underline              an entity with all that belongs to it: the owner's runs below its parts'
+colours                those of the entity map; letters are darker, so that yellow can be read
 dots, small letters    a global phrase and its kind
 """
 
@@ -11,12 +12,8 @@ from typing import Any
 
 from attnmod.parser.explain import PlacedWord, place_words
 from attnmod.parser.prompt import Prompt
+from attnmod.sampler.palette import entity_colour, entity_ink
 
-# as the terminal's palette, darker: they have to read on white
-_COLOURS = (
-    (203, 64, 62), (24, 119, 200), (46, 139, 60), (194, 125, 0), (150, 70, 170),
-    (0, 140, 140), (140, 105, 0), (95, 80, 210), (60, 125, 20), (200, 70, 130),
-)  # fmt: skip
 _INK, _GREY = (30, 30, 30), (150, 150, 150)
 _TEXT, _LABEL, _MARGIN, _STEP = 26, 13, 28, 6
 _LONGEST = 2_000  # characters; a picture of more would be taller than it is of use
@@ -63,7 +60,7 @@ def draw_prompt(prompt: Prompt, *, width: int = 1000) -> Any:
         return _MARGIN + font.getlength(text[line.first : place])
 
     words = [word for word in place_words(prompt) if word.end <= len(text)]
-    colour_of = {place: _COLOURS[word.entity % len(_COLOURS)] for word in words if word.entity is not None
+    colour_of = {place: entity_ink(word.entity) for word in words if word.entity is not None
                  for place in range(word.start, word.end)}  # fmt: skip
     for line in lines:
         for place in range(line.first, line.stop):
@@ -75,7 +72,7 @@ def draw_prompt(prompt: Prompt, *, width: int = 1000) -> Any:
             if start == phrase.span[0]:
                 draw.text((across(line, start), line.base + 3), phrase.kind, fill=_GREY, font=small)
     for entity, height in zip(prompt.entities, heights, strict=True):
-        colour = _COLOURS[entity.id % len(_COLOURS)]
+        colour = entity_colour(entity.id)
         for line, start, stop in _pieces(lines, *entity.span):
             y = line.base + _STEP * height
             left, right = across(line, start), across(line, stop)
@@ -85,7 +82,7 @@ def draw_prompt(prompt: Prompt, *, width: int = 1000) -> Any:
     for word, target, thick in _links(prompt, words):
         start, end = _middle(lines, word, across), _middle(lines, target, across)
         if start is not None and end is not None and word.entity is not None:
-            _link(draw, start, end, width, _COLOURS[word.entity % len(_COLOURS)], 3 if thick else 1)
+            _link(draw, start, end, width, entity_colour(word.entity), 3 if thick else 1)
     return image
 
 

@@ -102,8 +102,9 @@ class ModulationState:
         owners: dict[int, dict[str, torch.Tensor]] = {level: {} for level in self.levels}
         for _, processor in self.text_layers:
             given = self.attention[processor.level].owner
-            if processor.owners is not None or given is not None:
-                owners[processor.level][processor.name] = processor.owners if given is None else given
+            owner = processor.owners if given is None else given
+            if owner is not None:
+                owners[processor.level][processor.name] = owner
             processor.owners = None
         return owners if self.cross_attention_active else {}
 

@@ -10,7 +10,9 @@ from attnmod.parser.prompt import Prompt
 _STEPS = 2  # the second step of a run is what repeats; the first also projects the text
 
 
-def warm_up(pipe: Any, given: dict[str, Prompt], sizes: Iterable[tuple[int, int]] | None, batch: int, call: dict) -> int:
+def warm_up(
+    pipe: Any, given: dict[str, Prompt], sizes: Iterable[tuple[int, int]] | None, batch: int, call: dict[str, Any]
+) -> int:
     """Run the pipeline with entities, without, and with an empty prompt, at each size; see `ModulationHandle.warmup`.
 
     Args:

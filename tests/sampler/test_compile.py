@@ -160,7 +160,7 @@ def test_warmup_forgets_its_prompts_and_refuses_nonsense(pipe):
         images(pipe, "red and blue")
         assert len(handle.prompts[0].entities) == 2, "what was set by hand holds"
         for arguments in (dict(batch=0), dict(sizes=[]), dict(sizes=[64])):
-            with pytest.raises(ValueError, match="batch|sizes"):
+            with pytest.raises(ValueError, match=r"batch|sizes"):
                 handle.warmup(**arguments)
     with pytest.raises(RuntimeError, match="removed"):
         handle.warmup()

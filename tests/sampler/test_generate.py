@@ -72,6 +72,11 @@ def test_image_map_and_record(here, model, capsys):
     assert "a blue sphere" in printed
 
 
+def test_the_map_step_by_step(here, model):
+    attnmod("generate", PROMPT, "--model", model, "--strip", "--out", "x.png", *QUICK)
+    assert Image.open("x.steps.png").width > 2 * 64
+
+
 def test_the_same_image_again_from_the_record(here, model):
     attnmod("generate", PROMPT, "--model", model, "--seed", 5, "--guidance-scale", 3, "--out", "x.png", *QUICK)
     attnmod("generate", "--from", "x.json", "--out", "y.png")
