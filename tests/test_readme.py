@@ -21,8 +21,9 @@ def model(tmp_path_factory):
     return folder
 
 
-def test_its_python_runs_from_top_to_bottom(model, capsys):
-    """On a small model, on the CPU; everything else as it stands."""
+def test_its_python_runs_from_top_to_bottom(model, capsys, tmp_path, monkeypatch):
+    """On a small model, on the CPU and at a small size; everything else as it stands."""
+    monkeypatch.chdir(tmp_path)
     q = torch.randn(1, 2, 16, 8)
     names = {
         "q": q,
@@ -38,15 +39,20 @@ def test_its_python_runs_from_top_to_bottom(model, capsys):
         "modulate": modulate,
     }
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         block = block.replace("path/to/sdxl", str(model)).replace("float16", "float32").replace('"cuda"', '"cpu"')
+        block = block.replace("(1024, 1024), (1216, 832)", "(16, 16)").replace("steps=30", "steps=2")
         block = block.replace("fullgraph=True", 'fullgraph=True, backend="eager"')  # no C++ compiler is asked for
         if "handle.set_prompt" in block:
             block = f"handle = modulate(pipe)\n{block}\nhandle.remove()"
+        if "map_strip" in block:
+            run = 'pipe("a boy wearing a red hat", num_inference_steps=4)'
+            block = f"handle = modulate(pipe, maps=True)\n{run}\n{block}\nhandle.remove()"
         exec(compile(block, "README.md", "exec"), names)
     assert "a red hat" in capsys.readouterr().out
     assert names["owner"].shape == (1, 2, 16)
+    assert (tmp_path / "steps.png").is_file()
     assert "encode_prompt" not in vars(names["pipe"])
 
 
