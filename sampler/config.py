@@ -151,7 +151,8 @@ class ModulationConfig:
     @property
     def has_phases(self) -> bool:
         """Whether anything changes over a run."""
-        return any(curve.ends[0] != curve.ends[1] for curve in (getattr(self, name) for name in _CURVES))
+        curves = (self.temperature, self.hidden_weight, self.global_weight, self.detail_weight)
+        return any(curve.ends[0] != curve.ends[1] for curve in curves)
 
     @classmethod
     def preset(cls, name: str) -> "ModulationConfig":

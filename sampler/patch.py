@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 
 from attnmod.parser.align import CLIP_LENGTH, align_tokens
 from attnmod.parser.prompt import Prompt
@@ -18,7 +17,7 @@ from attnmod.sampler.config import ModulationConfig
 from attnmod.sampler.encoding import WatchedEncoder, prompt_encoders
 from attnmod.sampler.installed import InstalledProcessors, make_processor
 from attnmod.sampler.layers import attention_levels, check_unet, choose_layers
-from attnmod.sampler.maps import OwnershipRecord, draw_strip, evenly
+from attnmod.sampler.map_queries import MapQueries
 from attnmod.sampler.pickup import MatchedRows, PromptBook, calling_pipeline
 from attnmod.sampler.processor import CrossAttentionProcessor
 from attnmod.sampler.regions import read_masks
@@ -82,7 +81,7 @@ def current_handle(pipe) -> "ModulationHandle | None":
     return None if reference is None else reference()
 
 
-class ModulationHandle:
+class ModulationHandle(MapQueries):
     """A modulated pipeline; made by `modulate`. As a context manager it removes itself at the end, also on errors.
 
     Attributes:
@@ -268,6 +267,7 @@ class ModulationHandle:
         if self.config.is_neutral:
             return
         self._state.new_run()
+        self._check_scheduler()
         # Negative rows first: where both texts are the same, the row counts as a prompt.
         if negative is not None and given.get("negative_prompt_embeds") is None:
             for row in negative[:: given.get("num_images_per_prompt", 1)]:
@@ -277,6 +277,17 @@ class ModulationHandle:
             seconds = _as_list(given.get("prompt_2") or texts)
             parsed = [self._parse(text) for text in texts]
             self._remember(parsed, embeddings, None if seconds == texts else [self._parse(text) for text in seconds])
+
+    def _check_scheduler(self) -> None:
+        """Progress is read off the timestep, and some schedulers hand the UNet something else."""
+        scheduler = getattr(self.pipe, "scheduler", None)
+        settings = getattr(scheduler, "config", {})
+        is_logarithmic = settings.get("timestep_type") == "continuous" or "sigma_data" in settings
+        if is_logarithmic and self.config.has_phases:
+            self._warn_once(
+                f"{type(scheduler).__name__} gives the UNet ln(sigma) / 4 for a timestep, which says nothing of the"
+                " progress: every curve stays near its end. Use constant curves with it"
+            )
 
     # -- one UNet call
 
@@ -333,9 +344,9 @@ class ModulationHandle:
     def warmup(self, sizes: Sequence[tuple[int, int]] | None = None, batch: int = 1, **call: Any) -> None:
         """Compile everything before the first request: run the pipeline for two steps at each size.
 
-        It runs with entities, without, and with an empty prompt, as requests will; no image is decoded, no random number of the caller's is
-        used, and nothing is compiled where nothing was asked to be. A compiled UNet then meets other prompts, up to 16
-        entities, other steps and curves without compiling anything anew.
+        It runs with entities, without, and with an empty prompt, as requests will; no image is decoded, no random
+        number of the caller's is used, and nothing is compiled where nothing was asked to be. A compiled UNet then
+        meets other prompts, up to 16 entities, other steps and curves without compiling anything anew.
 
         Args:
             sizes: heights and widths in pixels; left out, the pipeline's own size.
@@ -367,76 +378,6 @@ class ModulationHandle:
             "projections_made": state.projections_made,
             "projections_saved": state.projections_saved,
         }
-
-    def entity_map(self, *, layer: str | None = None, step: int | None = None) -> torch.Tensor:
-        """Who owned which patch in the last run: most of the layers and steps asked for.
-
-        Args:
-            layer: a name of `cross_attention_layers`, or a shell pattern over them; left out, all.
-            step: which UNet call of the run, from 0; negative counts from the end; left out, all.
-
-        Returns:
-            int8 [N, h, w] on the CPU, for the N images of the run, at the finest resolution of those layers: ids of
-            `handle.prompts` entities, -1 where nobody.
-
-        Raises:
-            RuntimeError: attached without `maps=True`, or nothing modulated has run yet.
-            ValueError: no such layer.
-            IndexError: no such step.
-        """
-        return self._record("entity_map").entity_map(layer, step)
-
-    def clarity_map(self, *, layer: str | None = None, step: int | None = None) -> torch.Tensor:
-        """How clearly each patch's owner owns it: the share of the layers and steps that say so.
-
-        Returns:
-            float32 [N, h, w] in 0 to 1 on the CPU, of the size of `entity_map`, which has the arguments and errors.
-        """
-        return self._record("clarity_map").clarity_map(layer, step)
-
-    def heat_map(
-        self, entity: int | str, *, image: int = 0, layer: str | None = None, step: int | None = None
-    ) -> torch.Tensor:
-        """How clearly one entity owns each patch: the share of the layers and steps of the last run.
-
-        Args:
-            entity: id, text ("a red hat") or head noun ("hat") of an entity; of several the first.
-            image: which image of the run.
-            layer, step: as in `entity_map`.
-
-        Returns:
-            float32 [h, w] in 0 to 1 on the CPU, of the size of `entity_map`.
-
-        Raises:
-            RuntimeError: as `entity_map`.
-            ValueError: no such entity, or layer.
-            IndexError: no such image, or step.
-        """
-        record = self._record("heat_map")
-        prompt = record.prompts[image]
-        for one in prompt.entities:
-            if entity in (one.id, one.text, one.head):
-                return record.share_of(image, one.id, layer, step)
-        known = ", ".join(f"{one.id} {one.text!r}" for one in prompt.entities) or "none"
-        raise ValueError(f"the prompt has no entity {entity!r}; it has {known}")
-
-    def map_strip(self, *, image: int = 0, columns: int = 8) -> Image.Image:
-        """The entity map of up to `columns` steps of the last run, side by side, with a legend: a picture taking shape.
-
-        Raises:
-            RuntimeError: as `entity_map`.
-            IndexError: no such image.
-        """
-        record = self._record("map_strip")
-        steps = evenly(record.num_steps(), columns)
-        return draw_strip([record.entity_map(step=step)[image] for step in steps], steps, record.prompts[image])
-
-    def _record(self, asked: str) -> OwnershipRecord:
-        if not self._collect_maps:
-            raise RuntimeError(f"{asked}() needs modulate(pipe, maps=True)")
-        if self._state.record is None or not self._state.record.num_steps():
-            raise RuntimeError(f"{asked}() has nothing to show: no modulated run since attaching")
-        return self._state.record
 
 
 def _as_config(config: ModulationConfig | str | None) -> ModulationConfig:
