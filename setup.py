@@ -7,7 +7,15 @@ about the distribution is in pyproject.toml.
 
 from setuptools import setup
 
-FOLDERS = ("kernels", "parser", "sampler", "sampler/data/clip_bpe", "benchmarks")
+FOLDERS = (
+    "kernels",
+    "parser",
+    "sampler",
+    "sampler/data/clip_bpe",
+    "benchmarks",
+    "benchmarks/miniature",
+    "benchmarks/laboratory",
+)
 PACKAGES = {f"attnmod.{folder.replace('/', '.')}": folder for folder in FOLDERS}
 
 setup(

@@ -1,71 +1,88 @@
 """Self-attention with a temperature against plain attention by everybody else.
 
-    python -m benchmarks.bench_self_attention [--toy] [--tau 1 0.5]
+    python -m benchmarks.bench_self_attention [--toy] [--minutes 5]
 
-Ours takes the temperature per row from the device. SDPA has none, so its rows are the fair alternative: the queries
-divided by it in a pass of their own, which is counted.
+Ours takes the temperature per row from the device. The others have none, so their rows are the fair alternative: the
+queries divided by it in a pass of their own, which is counted. `attnmod-...` rows are forms that do not ship, see
+`SOFTMAX_OPTIONS` in kernels/configs.py; "skip" says which part of the tiles it passed over, which random inputs
+hardly allow: their scores lie within a few nats of each other.
 """
 
 import argparse
+import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from attnmod.benchmarks.harness import Row, measure, print_rows, save
+from attnmod.benchmarks.forms import self_attention_in, shipped_tiles, skipped_fraction
+from attnmod.benchmarks.harness import Row, measure, print_rows, save, time_limit
 from attnmod.benchmarks.peers import flex, installed_peers, sdpa, sdpa_names
-from attnmod.benchmarks.shapes import random_operands, shapes
+from attnmod.benchmarks.shapes import Shape, random_operands, self_points
 from attnmod.kernels import reference
 from attnmod.kernels.ops import self_attention
 
+_FORMS = {"attnmod-plain": (), "attnmod-lazy": ("lazy_rescale",), "attnmod-polynomial": ("polynomial",)}
 
-def run(toy: bool, taus: tuple[float, ...] = (1.0, 0.8, 0.5, 0.3), batches: tuple[int, ...] = (2,)) -> list[Row]:
+
+def providers(device: torch.device) -> dict[str, Callable[..., Any]]:
+    """name -> call(q, k, v, tau), tau a float32 tensor [B] on the device."""
+
+    def on_divided_queries(peer, q, k, v, tau):
+        return peer((q / tau[:, None, None, None]).to(q.dtype), k, v)
+
+    calls: dict[str, Callable[..., Any]] = {
+        "attnmod-auto": lambda q, k, v, tau: self_attention(q, k, v, temperature=tau)
+    }
+    if device.type == "cuda":
+        calls["attnmod-triton"] = lambda q, k, v, tau: self_attention(q, k, v, temperature=tau, backend="triton")
+    for name in sdpa_names():
+        calls[name] = functools.partial(on_divided_queries, sdpa(name))
+    calls["flex"] = functools.partial(on_divided_queries, lambda q, k, v: flex(q, k, v, q.shape[3] ** -0.5))
+    for name, peer in installed_peers().items():
+        calls[name] = functools.partial(
+            on_divided_queries, lambda q, k, v, peer=peer: peer(q, k, v, q.shape[3] ** -0.5)
+        )
+    calls["eager"] = lambda q, k, v, tau: self_attention(q, k, v, temperature=tau, backend="eager")
+    return calls
+
+
+def run(toy: bool) -> list[Row]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float16
+    return [row for shape, tau in self_points(toy) for row in _one(shape, tau, device, toy)]
+
+
+def _one(shape: Shape, tau: float, device: torch.device, toy: bool) -> list[Row]:
+    operands = random_operands(shape, None, torch.float16, device)
+    temperature = torch.full((shape.batch,), tau, device=device)
+    exact, low = references(operands[0], temperature)
+    calls = providers(device)
+    forms = {name: shipped_tiles(operands[0][0], *options) for name, options in _FORMS.items()}
+    forms["attnmod-skip"] = shipped_tiles(operands[0][0], "skip")
     rows = []
-    for shape in shapes(toy, batches):
-        operands = random_operands(shape, None, dtype, device)
-        for tau in taus:
-            temperature = torch.full((shape.batch,), tau, device=device)
-            scale = shape.head_dim**-0.5
-            exact, low = _references(operands[0], temperature)
-            calls: dict[str, Callable[..., Any]] = {
-                "attnmod-auto": lambda q, k, v, t=temperature: self_attention(q, k, v, temperature=t)
-            }
-            if device.type == "cuda":
-                calls["attnmod-triton"] = lambda q, k, v, t=temperature: self_attention(
-                    q, k, v, temperature=t, backend="triton"
+    for name in [*calls, *(forms if device.type == "cuda" else ())]:
+        call = calls.get(name) or calls["attnmod-triton"]
+        for cold in (False, True) if device.type == "cuda" else (False,):
+            with self_attention_in(forms[name]) if name in forms else contextlib.nullcontext():
+                row = measure(
+                    f"self tau={tau:g}",
+                    name,
+                    shape.name,
+                    lambda i, call=call: call(*operands[i % len(operands)], temperature),
+                    exact,
+                    low,
+                    cold=cold,
+                    budget_ms=5 if toy else 60,
                 )
-            for name in sdpa_names():
-                calls[name] = lambda q, k, v, name=name, t=temperature: sdpa(name)(
-                    (q / t[:, None, None, None]).to(q.dtype), k, v
-                )
-            calls["flex"] = lambda q, k, v, t=temperature, s=scale: flex(
-                (q / t[:, None, None, None]).to(q.dtype), k, v, s
-            )
-            for name, peer in installed_peers().items():
-                calls[name] = lambda q, k, v, peer=peer, t=temperature, s=scale: peer(
-                    (q / t[:, None, None, None]).to(q.dtype), k, v, s
-                )
-            calls["eager"] = lambda q, k, v, t=temperature: self_attention(q, k, v, temperature=t, backend="eager")
-            for name, call in calls.items():
-                for cold in (False, True) if device.type == "cuda" else (False,):
-                    rows.append(
-                        measure(
-                            f"self tau={tau:g}",
-                            name,
-                            shape.name,
-                            lambda i, call=call, operands=operands: call(*operands[i % len(operands)]),
-                            exact,
-                            low,
-                            cold=cold,
-                            budget_ms=5 if toy else 60,
-                        )
-                    )
+            if name == "attnmod-skip" and row.p50 is not None:
+                row.note = f"skipped {skipped_fraction(*operands[0], temperature, forms[name]):.1%} of the tiles"
+            rows.append(row)
     return rows
 
 
-def _references(operands, temperature) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def references(operands: tuple[Tensor, ...], temperature: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """In float64 and in the low dtype, a head of a row at a time: 16,384 patches squared are 2 GB in float64."""
     q, k, v = operands
     if q.shape[2] > 4096:
@@ -83,12 +100,12 @@ def _references(operands, temperature) -> tuple[torch.Tensor | None, torch.Tenso
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_self_attention")
     parser.add_argument("--toy", action="store_true", help="tiny shapes: does everything run?")
-    parser.add_argument("--tau", type=float, nargs="+", default=(1.0, 0.8, 0.5, 0.3))
-    parser.add_argument("--batch", type=int, nargs="+", default=(2,))
+    parser.add_argument("--minutes", type=float, default=60, help="measure nothing new after so many (default: 60)")
     options = parser.parse_args(arguments)
-    rows = run(options.toy, tuple(options.tau), tuple(options.batch))
+    with time_limit(60 * options.minutes):
+        rows = run(options.toy)
     print_rows(rows)
-    print(save("self_attention", rows))
+    print(save("self_attention", rows, toy=options.toy))
     return 0
 
 

@@ -1,6 +1,6 @@
 """What the shipped kernels ask of a processor, read from their machine code: no GPU needed.
 
-    python -m benchmarks.datasheet [--set sdxl|all] [--architecture sm_90 ...] [--json FILE] [--markdown FILE]
+    python -m benchmarks.datasheet [--set sdxl|candidates|all] [--architecture sm_90 ...] [--json FILE] [--record]
 
 Every kernel is compiled with the tiles that it ships with. The exit code is 1 where a float16 or bfloat16 kernel at
 head dim 40, 64 or 80 on NVIDIA spills or computes in float64, does without HGMMA on sm_90, takes exponentials for
@@ -8,17 +8,17 @@ more than 80 columns at 77 tokens, or does not fit a processor; and where anothe
 for it. What a row cannot say is how long a kernel takes; `make gpu` measures that.
 
 Columns: `regs` per thread; `spill` bytes of a thread's stack; `smem` bytes of a block; `blocks` that fit on one
-processor at once; `matrix`, `ffma`, `mufu` (`ex2` of them exponentials): instructions as written in the program;
-`per score`: instructions of the loops over the scores (of the whole program where there is none), times
-threads, over the scores that they compute. Its floor is 4.5: multiply-add, exponential, sum, maximum, and half a
-conversion.
+processor at once; `matrix`, `ffma`, `mufu`: instructions as written in the program, `ex2` of them exponentials, and
+`beside` those that the hot loop issues between an HGMMA and the wait for it, so that both pipes work at once;
+`per score`: instructions of the loops over the scores (of the whole program where there is none), times threads, over
+the scores that they compute. Its floor is 4.5: multiply-add, exponential, sum, maximum, and half a conversion.
 """
 
 import argparse
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -26,11 +26,22 @@ import triton
 
 from attnmod.benchmarks.launches import Case, Launch, compile_launch, record
 from attnmod.benchmarks.machine_code import MachineCode, read
+from attnmod.kernels.configs import Tiles
 
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942")
 RESULTS = Path(__file__).with_name("results")
 FLOOR = 4.5
 _F16, _BF16, _F32 = torch.float16, torch.bfloat16, torch.float32
+
+_CANDIDATE_ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+_CANDIDATE_OPTIONS = (
+    ("overlap",),
+    ("lazy_rescale",),
+    ("polynomial",),
+    ("skip",),
+    ("lazy_rescale", "skip"),
+    ("overlap", "polynomial"),
+)
 
 # Per processor: 32-bit registers, shared memory, of one block, threads, blocks. CUDA C++ Programming Guide, "Compute
 # Capabilities"; AMD "CDNA 3 ISA" (512 registers for each of a SIMD's lanes, 64 KiB of shared memory).
@@ -78,6 +89,17 @@ def all_cases() -> list[Case]:
     return cases
 
 
+def candidate_cases() -> list[Case]:
+    """Forms of SDXL's largest self-attention for `tune.py` to try; what they would do is read beforehand."""
+    plain, fewer = Tiles(64, 128, 4, 2), Tiles(128, 64, 4, 2)
+    forms = [plain] + [replace(plain, options=options) for options in _CANDIDATE_OPTIONS]
+    forms += [replace(plain, max_registers=168), replace(plain, num_stages=3, options=("overlap",))]
+    forms += [fewer, replace(fewer, options=("overlap",))]
+    forms += [Tiles(128, 128, 8, 2), Tiles(128, 128, 8, 2, options=("overlap",))]
+    forms += [Tiles(64, 64, 4, 3), Tiles(64, 64, 4, 3, options=("overlap",))]
+    return [Case("self", "temperature", _F16, 10, 4096, 4096, 64, candidate=form) for form in forms]
+
+
 def measure(case: Case, architecture: str) -> dict:
     """One row of the sheet."""
     launch = record(case, architecture)
@@ -87,6 +109,7 @@ def measure(case: Case, architecture: str) -> dict:
         "heads": case.heads,
         "tiles": _tiles(launch),
         "programs": launch.grid[0],
+        "candidate": case.candidate is not None,
     }
     try:
         code = read(compile_launch(launch, architecture))
@@ -95,6 +118,7 @@ def measure(case: Case, architecture: str) -> dict:
     row |= asdict(code)
     row["blocks_per_processor"] = blocks_per_processor(architecture, code, _warps(launch))
     row["instructions_per_score"] = round(_per_score(architecture, case, launch, code), 2)
+    row["beside_products"] = sum(loop["beside_products"] for loop in code.loops)
     row["columns_of_exponentials"] = round(_columns(architecture, launch, code), 1)
     return row
 
@@ -115,6 +139,8 @@ def blocks_per_processor(architecture: str, code: MachineCode, warps: int) -> in
 
 def faults(row: dict, ceilings: dict[str, int]) -> list[str]:
     """Why this row fails, in words; empty where it does not."""
+    if row.get("candidate"):  # nothing that ships
+        return []
     name = f"{row['architecture']} {row['kernel']}"
     if "error" in row:
         return [] if ceilings.get(name) == -1 else [f"{name}: does not compile: {row['error']}"]
@@ -139,7 +165,12 @@ def faults(row: dict, ceilings: dict[str, int]) -> list[str]:
 
 
 def sheet(cases: list[Case], architectures: list[str], jobs: int) -> list[dict]:
-    pairs = [(case, architecture) for architecture in architectures for case in cases]
+    pairs = [
+        (case, architecture)
+        for architecture in architectures
+        for case in cases
+        if case.candidate is None or architecture in _CANDIDATE_ARCHITECTURES
+    ]
     if jobs == 1:
         return [_measure_pair(pair) for pair in pairs]
     with ProcessPoolExecutor(jobs) as pool:
@@ -148,12 +179,13 @@ def sheet(cases: list[Case], architectures: list[str], jobs: int) -> list[dict]:
 
 def table(rows: list[dict]) -> str:
     """The sheet as Markdown."""
-    head = "| kernel | tiles | regs | spill | smem | blocks | matrix | ffma | mufu (ex2) | fp64 | per score |"
+    head = "| kernel | tiles | regs | spill | smem | blocks | matrix | ffma | mufu (ex2, beside) | fp64 | per score |"
     lines = []
-    for architecture in dict.fromkeys(row["architecture"] for row in rows):
-        lines += ["", f"### {architecture}", "", head, "|---" * head.count(" | ") + "|---|"]
+    for architecture, candidate in dict.fromkeys((row["architecture"], row["candidate"]) for row in rows):
+        title = f"### {architecture}{': candidates, which do not ship' if candidate else ''}"
+        lines += ["", title, "", head, "|---" * head.count(" | ") + "|---|"]
         for row in rows:
-            if row["architecture"] != architecture:
+            if (row["architecture"], row["candidate"]) != (architecture, candidate):
                 continue
             cells = [row["kernel"], row["tiles"]]
             if "error" in row:
@@ -162,7 +194,7 @@ def table(rows: list[dict]) -> str:
                 matrix = ", ".join(f"{count} {kind}" for kind, count in row["matrix"].items())
                 cells += [str(row[name]) for name in ("registers", "spill_bytes", "shared_bytes")]
                 cells += [str(row["blocks_per_processor"]), matrix, str(row["ffma"])]
-                cells += [f"{row['mufu']} ({row['exponentials']})", str(row["fp64"])]
+                cells += [f"{row['mufu']} ({row['exponentials']}, {row['beside_products']})", str(row["fp64"])]
                 cells += [f"{row['instructions_per_score']:.1f}"]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines[1:]) + "\n"
@@ -173,6 +205,8 @@ def recorded_ceilings(folder: Path = RESULTS) -> dict[str, int]:
     ceilings: dict[str, int] = {}
     for path in sorted(folder.glob("datasheet-triton-*.json")):
         for row in json.loads(path.read_text())["rows"]:
+            if row.get("candidate"):
+                continue
             name = f"{row['architecture']} {row['kernel']}"
             ceilings[name] = max(ceilings.get(name, -1), row.get("spill_bytes", -1))
     return ceilings
@@ -180,7 +214,7 @@ def recorded_ceilings(folder: Path = RESULTS) -> dict[str, int]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.datasheet", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--set", choices=("sdxl", "all"), default="all", help="which kernels (default: all)")
+    parser.add_argument("--set", choices=_SETS, default="all", help="which kernels (default: all)")
     parser.add_argument("--architecture", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES), metavar="ARCH")
     parser.add_argument("--jobs", type=int, default=2, help="processes that compile (default: 2)")
     parser.add_argument(
@@ -194,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
         version = ".".join(triton.__version__.split(".")[:2])
         options.json = RESULTS / f"datasheet-triton-{version}.json"
         options.markdown = options.json.with_suffix(".md")
-    rows = sheet(sdxl_cases() if options.set == "sdxl" else all_cases(), options.architecture, options.jobs)
+    rows = sheet(_SETS[options.set](), options.architecture, options.jobs)
     title = f"Triton {triton.__version__}; no time was measured: these are properties of the machine code."
     print(title, table(rows), sep="\n\n")
     ceilings = recorded_ceilings()
@@ -218,7 +252,12 @@ def _legend() -> str:
 def _is_guarded(row: dict) -> bool:
     """Whether the row is held to the rules, rather than to what was recorded for it."""
     head_dim = int(row["kernel"].rsplit("x", 1)[1])
-    return row["architecture"].startswith("sm_") and "float32" not in row["kernel"] and head_dim in (40, 64, 80)
+    return (
+        not row.get("candidate")
+        and row["architecture"].startswith("sm_")
+        and "float32" not in row["kernel"]
+        and head_dim in (40, 64, 80)
+    )
 
 
 def _measure_pair(pair: tuple[Case, str]) -> dict:
@@ -230,8 +269,11 @@ def _warps(launch: Launch) -> int:
 
 
 def _tiles(launch: Launch) -> str:
-    names = ("BLOCK_M", "BLOCK_N", "num_warps", "num_stages")
-    return " ".join(f"{name.removeprefix('BLOCK_')[:7]}={launch.arguments.get(name, '-')}" for name in names).lower()
+    names = {"BLOCK_M": "m", "BLOCK_N": "n", "num_warps": "warps", "num_stages": "stages"}
+    words = [f"{short}={launch.arguments[name]}" for name, short in names.items() if name in launch.arguments]
+    words += [name for name in ("OVERLAP", "LAZY_RESCALE", "POLYNOMIAL", "SKIP") if launch.arguments.get(name)]
+    words += [f"maxnreg={launch.arguments['maxnreg']}"] if "maxnreg" in launch.arguments else []
+    return " ".join(words).lower()
 
 
 def _computed_columns(launch: Launch) -> int:
@@ -257,6 +299,12 @@ def _columns(architecture: str, launch: Launch, code: MachineCode) -> float:
 def _round_up(value: int, granule: int) -> int:
     return -(-value // granule) * granule
 
+
+_SETS = {
+    "sdxl": sdxl_cases,
+    "candidates": candidate_cases,
+    "all": lambda: all_cases() + candidate_cases(),
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,13 +6,16 @@ they were given. Inputs rotate, so that a call does not find its own operands in
 L2 cache as the previous call left it, "cold" overwrites it before every call.
 """
 
+import contextlib
 import datetime
 import json
 import os
+import platform
+import re
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +23,10 @@ import torch
 from torch import Tensor
 
 RESULTS = Path(__file__).with_name("results")
+OUT_OF_TIME = "not run: out of time"
 _L2_BYTES = 256 << 20  # more than any processor's second-level cache
+_deadline: float | None = None  # of time.monotonic
+_root: Path | None = None
 
 
 @dataclass
@@ -38,6 +44,26 @@ class Row:
     peak_mb: float | None
     error: float | None
     note: str = ""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Within it nothing new is measured once so many seconds have passed; what is left out becomes a row saying so."""
+    global _deadline
+    before = _deadline
+    _deadline = min(time.monotonic() + seconds, before or float("inf"))
+    try:
+        yield
+    finally:
+        _deadline = before
+
+
+def seconds_left() -> float:
+    return float("inf") if _deadline is None else _deadline - time.monotonic()
+
+
+def out_of_time() -> bool:
+    return seconds_left() < 0
 
 
 def time_calls(call: Callable[[int], object], device: torch.device, *, cold: bool, budget_ms: float = 200.0):
@@ -91,6 +117,9 @@ def measure(
     """
     device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
     row = Row(op, provider, shape, "", "cold" if cold else "warm", None, None, None, None, None)
+    if out_of_time():
+        row.note = OUT_OF_TIME
+        return row
     try:
         out = call(0)
     except Exception as error:  # a peer that cannot run here is a row, too: which peers fail is a result
@@ -121,14 +150,12 @@ def relative_error(out: Tensor, low: Tensor, exact: Tensor) -> float:
 
 def machine() -> dict:
     """Where and with what was measured."""
-    import platform
-
     facts = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "torch": torch.__version__,
         "triton": _version("triton"),
         "commit": _output("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"),
-        "device": platform.processor() or platform.machine(),
+        "device": _processor_name(),
         "cudnn": None,
         "driver": None,
         "clocks": None,
@@ -142,10 +169,21 @@ def machine() -> dict:
     return facts
 
 
+@contextlib.contextmanager
+def results_in(folder: Path) -> Iterator[None]:
+    """Within it results go there."""
+    global _root
+    before, _root = _root, folder
+    try:
+        yield
+    finally:
+        _root = before
+
+
 def device_folder() -> Path:
     """benchmarks/results/<device>/, or $OUT/<device>/ where OUT is set."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    root = Path(os.environ["OUT"]) if os.environ.get("OUT") else RESULTS
+    root = _root or (Path(os.environ["OUT"]) if os.environ.get("OUT") else RESULTS)
     folder = root / name.lower().replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -163,6 +201,13 @@ def print_rows(rows: list[Row]) -> None:
         times = "not measured" if row.p50 is None else f"{row.p20:.4f} {row.p50:.4f} {row.p80:.4f} ms"
         error = "" if row.error is None else f" error {row.error}"
         print(f"{row.op:16} {row.provider:20} {row.shape:34} {row.dtype:9} {row.cache:5} {times}{error} {row.note}")
+
+
+def _processor_name() -> str:
+    """As Linux names it, for `platform` says no more than x86_64 there."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def _wait(device: torch.device) -> None:

@@ -15,6 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from attnmod.kernels import cross_attention, self_attention
+from attnmod.kernels.configs import Tiles
 
 _TYPES = {
     torch.float16: "*fp16",
@@ -43,6 +44,7 @@ class Case:
     tokens: int
     head_dim: int
     batch: int = 2
+    candidate: Tiles | None = None  # self-attention with these tiles, which do not ship
 
     @property
     def name(self) -> str:
@@ -79,6 +81,8 @@ def record(case: Case, architecture: str) -> Launch:
     patches: dict[str, Any] = {
         name: _Recorder(value, launches) for name, value in vars(module).items() if name.endswith("_attention_kernel")
     }
+    if case.candidate is not None:
+        patches["self_attention_tiles"] = lambda *_: case.candidate
     with mock.patch.multiple(module, architecture=lambda device: architecture, **patches):
         launch(**inputs(case))
     (only,) = launches

@@ -15,6 +15,7 @@ _EXPONENTIAL = re.compile(r"^(MUFU\.EX2|v_exp_f32)")
 _SPECIAL = re.compile(r"^(MUFU|v_exp_|v_log_|v_rcp_|v_rsq_|v_sqrt_)")
 _MULTIPLY_ADD = re.compile(r"^(FFMA|v_fma_f32|v_fmac_f32|v_pk_fma_f32|v_fmamk_f32|v_fmaak_f32)")
 _END = ("EXIT", "s_endpgm")
+_ASYNCHRONOUS_MATRIX, _MATRIX_WAIT = re.compile(r"^HGMMA"), re.compile(r"^WARPGROUP\.DEPBAR\.LE gsb0, 0x0")
 _SPILL = re.compile(r"^(LDL|STL|scratch_|buffer_(load|store)_\w+ .*off, s\[0:3\])")
 
 
@@ -38,7 +39,8 @@ class MachineCode:
     mufu: int
     ffma: int
     fp64: int
-    # One entry for every innermost loop that takes exponentials: how many, and all instructions of its body.
+    # One entry for every innermost loop that takes exponentials: how many, how many of them stand between the issue of
+    # an HGMMA and the wait for it, and all instructions of its body.
     loops: list[dict[str, int]]
 
 
@@ -101,11 +103,29 @@ def _count(code: list[_Instruction], registers: int, spill_bytes: int, shared: i
         ffma=number(_MULTIPLY_ADD),
         fp64=number(_FLOAT64),
         loops=[
-            {"exponentials": number(_EXPONENTIAL, body), "instructions": len(body)}
+            {
+                "exponentials": number(_EXPONENTIAL, body),
+                "beside_products": _beside_products(body),
+                "instructions": len(body),
+            }
             for body in _innermost_loops(code)
             if number(_EXPONENTIAL, body)
         ],
     )
+
+
+def _beside_products(body: list[_Instruction]) -> int:
+    """Exponentials that are issued while products are under way, also those that the iteration before has issued."""
+    under_way, found = False, 0
+    for iteration in range(2):
+        for instruction in body:
+            if _ASYNCHRONOUS_MATRIX.match(instruction.text):
+                under_way = True
+            elif _MATRIX_WAIT.match(instruction.text):
+                under_way = False
+            elif iteration == 1 and _EXPONENTIAL.match(instruction.text):
+                found += under_way
+    return found
 
 
 def _innermost_loops(code: list[_Instruction]) -> list[list[_Instruction]]:

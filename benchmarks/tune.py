@@ -2,26 +2,29 @@
 
     python -m benchmarks.tune [--toy]
 
-Every candidate is checked against float64 before it is timed. Self-attention is compared with SDPA on q over the
-temperature, too: where that is faster, the table is told to use it. On the CPU the candidates run in Triton's
+Every candidate is checked against float64 before it is timed. Self-attention is tried with tiles first and then, in
+the fastest of them, with the softmax options that the table knows; it is compared with SDPA on q over the temperature,
+too: where that is faster, the table is told to use it. On the CPU the candidates run in Triton's
 interpreter (TRITON_INTERPRET=1), whose times mean nothing: that only shows that the search runs.
 """
 
 import argparse
+import contextlib
 import difflib
 import itertools
 import pprint
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from unittest import mock
 
 import torch
 
-from attnmod.benchmarks.bench_cross_attention import controls
-from attnmod.benchmarks.harness import Row, device_folder, measure, print_rows, save
+from attnmod.benchmarks.bench_cross_attention import controls, references
+from attnmod.benchmarks.forms import self_attention_in, skipped_fraction
+from attnmod.benchmarks.harness import Row, device_folder, measure, print_rows, save, time_limit
 from attnmod.benchmarks.peers import sdpa, sdpa_names
 from attnmod.benchmarks.shapes import Shape, random_operands
-from attnmod.kernels import configs, cross_attention, reference, self_attention
+from attnmod.kernels import configs, cross_attention, reference
 from attnmod.kernels.configs import Tiles
 from attnmod.kernels.ops import cross_attention as cross_op
 from attnmod.kernels.ops import self_attention as self_op
@@ -30,14 +33,23 @@ _CONFIGS = Path(configs.__file__)
 
 
 def self_candidates(head_dim: int, toy: bool) -> list[Tiles]:
+    """Tiles, each without softmax options and with the overlap; the likeliest first, should time run out."""
     if toy:
-        return [Tiles(16, 16, 4, 1), Tiles(32, 16, 4, 1)]
-    wide = (32, 64) if head_dim > 80 else (64, 128)
+        return [Tiles(16, 16, 4, 1), Tiles(32, 16, 4, 1, options=("overlap",))]
+    wide = (64, 32) if head_dim > 80 else (128, 64)
     return [
-        Tiles(rows, columns, warps, stages)
-        for rows, columns, warps, stages in itertools.product((64, 128), wide, (4, 8), (2, 3))
+        Tiles(rows, columns, warps, stages, options=options)
+        for stages, columns, (rows, warps), options in itertools.product(
+            (2, 3), wide, ((64, 4), (128, 8), (128, 4)), ((), ("overlap",))
+        )
         if rows * columns // warps >= 512
     ]
+
+
+def with_softmax_options(tiles: Tiles) -> list[Tiles]:
+    """The forms of these tiles that `self_candidates` leaves out, and a limit that may let a third block in."""
+    combinations = [("lazy_rescale",), ("skip",), ("polynomial",), ("lazy_rescale", "skip"), ("overlap", "polynomial")]
+    return [replace(tiles, options=options) for options in combinations] + [replace(tiles, max_registers=168)]
 
 
 def cross_candidates(form: str, toy: bool) -> list[Tiles]:
@@ -114,48 +126,71 @@ def _tune_self_attention(shape, toy, device, rows, winners) -> None:
     low = reference.self_attention(q, k, v, temperature=tau[:1])
     key = ("self", configs.padded_head_dim(shape.head_dim), configs._shape_class(shape.queries))
     best: dict[str, tuple[float, Tiles | str]] = {}
-    for tiles in self_candidates(shape.head_dim, toy):
-        with mock.patch.object(self_attention, "self_attention_tiles", return_value=tiles):
-            _time(
-                rows, best, f"tune self {astuple(tiles)}", shape, tiles, exact, low, toy,
-                lambda i: self_op(*operands[i % 3], temperature=tau, backend="triton"),
-            )  # fmt: skip
+
+    def try_out(candidates: list[Tiles]) -> None:
+        for tiles in candidates:
+            with self_attention_in(tiles):
+                row = _time(
+                    rows, best, f"tune self {_words(tiles)}", shape, tiles, exact, low, toy,
+                    lambda i: self_op(*operands[i % 3], temperature=tau, backend="triton"),
+                )  # fmt: skip
+            if "skip" in tiles.options and row.p50 is not None:
+                row.note = f"skipped {skipped_fraction(*operands[0], tau, tiles):.1%} of the tiles"
+
+    try_out(self_candidates(shape.head_dim, toy))
+    if best:
+        fastest = min(best.values(), key=lambda entry: entry[0])[1]
+        assert isinstance(fastest, Tiles)
+        try_out(with_softmax_options(fastest))
     for name in sdpa_names() if device.type == "cuda" else ():
         _time(
             rows, best, f"tune self {name}", shape, "sdpa", exact, low, toy,
             lambda i, name=name: sdpa(name)(operands[i % 3][0] / tau[0].to(torch.float16), *operands[i % 3][1:]),
         )  # fmt: skip
     if best:
-        winners[key] = min(best.values(), key=lambda entry: entry[0])[1]
+        winner = min(best.values(), key=lambda entry: entry[0])[1]
+        winners.setdefault(key, winner)  # SDXL's shapes come first and decide where SD 1.5's share their entry
 
 
 def _tune_cross_attention(shape, form, toy, device, rows, winners) -> None:
     tokens = 17 if toy else 77 if form == "prompt" else 231
     operands = random_operands(shape, tokens, torch.float16, device)
     given = controls(shape, tokens, 4, device)
+    q, k, v = (x[:1, :1] for x in operands[0])
     best: dict[str, tuple[float, Tiles | str]] = {}
     for tiles in cross_candidates(form, toy):
         with (
             mock.patch.object(cross_attention, "cross_attention_tiles", return_value=tiles),
             mock.patch.object(cross_attention, "cross_attention_form", return_value=form),
         ):
-            # right owners are within rounding of the best, which the tests check; here all must agree with themselves
+            name, exact, low = f"tune cross {form} {_words(tiles)}", None, None
+            with contextlib.suppress(Exception):  # what does not run becomes a row that says so
+                exact, low = references(q, k, v, _first_row(given), "triton")
             _time(
-                rows, best, f"tune cross {form} {astuple(tiles)}", shape, tiles, None, None, toy,
+                rows, best, name, shape, tiles, exact, low, toy,
                 lambda i: cross_op(*operands[i % 3], **given, backend="triton"),
             )  # fmt: skip
     if best:
         key = ("cross", configs.padded_head_dim(shape.head_dim), form)
         winner = min(best.values(), key=lambda entry: entry[0])[1]
-        winners.setdefault(key, winner)  # the longest sequence of a head dim comes first and decides
+        winners.setdefault(key, winner)  # as above
 
 
-def _time(rows, best, name, shape, choice, exact, low, toy, call) -> None:
+def _first_row(options: dict) -> dict:
+    return {name: x[:1] for name, x in options.items()}
+
+
+def _words(tiles: Tiles) -> str:
+    return " ".join(str(value) for value in [*astuple(tiles)[:6], *tiles.options])
+
+
+def _time(rows, best, name, shape, choice, exact, low, toy, call) -> Row:
     gate = None if exact is None else (lambda out: out[:1, :1])
     row = measure(name, "attnmod", shape.name, call, exact, low, budget_ms=1 if toy else 20, compare=gate)
     rows.append(row)
     if row.p50 is not None:
         best[name] = (row.p50, choice)
+    return row
 
 
 def _replace_line(text: str, beginning: str, line: str) -> str:
@@ -166,8 +201,10 @@ def _replace_line(text: str, beginning: str, line: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tune")
     parser.add_argument("--toy", action="store_true", help="two candidates on a tiny shape: does everything run?")
+    parser.add_argument("--minutes", type=float, default=60, help="measure nothing new after so many (default: 60)")
     options = parser.parse_args(arguments)
-    rows, winners = run(options.toy)
+    with time_limit(60 * options.minutes):
+        rows, winners = run(options.toy)
     print_rows(rows)
     architecture = configs.architecture(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     print(save("tune", rows))

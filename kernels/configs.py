@@ -14,8 +14,9 @@ ANY = "any"
 MEASURED: frozenset[str] = frozenset()
 
 MAX_HEAD_DIM = 256
-MAX_TOKENS = 512
 _WIDEST_TOKEN_TILE = 128
+# See `_self_attention_kernel`. None ships before a GPU has shown that it wins; `benchmarks/tune.py` tries them.
+SOFTMAX_OPTIONS = ("overlap", "lazy_rescale", "polynomial", "skip")
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Tiles:
     """What one program takes, and how.
 
     block_m queries; block_n keys of a step (self-attention) or columns of a group (cross-attention in sweeps, 0 for
-    any number); blocks_per_program blocks of queries in turn (cross-attention in one piece); and the registers of a
-    thread beyond which the compiler must not go, 0 for any number.
+    any number); blocks_per_program blocks of queries in turn (cross-attention in one piece); the registers of a thread
+    beyond which the compiler must not go, 0 for any number; and how self-attention goes about its softmax, any of
+    `SOFTMAX_OPTIONS`.
     """
 
     block_m: int
@@ -33,6 +35,7 @@ class Tiles:
     num_stages: int
     blocks_per_program: int = 1
     max_registers: int = 0
+    options: tuple[str, ...] = ()
 
 
 # (architecture, padded head dim, shape class) -> tiles of 16-bit inputs. Classes: "long" has at least 2048 queries.
@@ -48,6 +51,14 @@ _SELF_ATTENTION = {
     (ANY, 128, "short"): Tiles(64, 64, 4, 2),
     (ANY, 256, "long"): Tiles(64, 32, 4, 2),
     (ANY, 256, "short"): Tiles(64, 32, 4, 2),
+    # With asynchronous products: fewer instructions for a score, and at head dim 64 two thirds of the exponentials are
+    # issued while products are under way, rather than none.
+    ("sm_90", 64, "long"): Tiles(64, 128, 4, 2, options=("overlap",)),
+    ("sm_90", 64, "short"): Tiles(64, 128, 4, 2, options=("overlap",)),
+    ("sm_90", 128, "long"): Tiles(64, 64, 4, 2, options=("overlap",)),
+    ("sm_90", 128, "short"): Tiles(64, 64, 4, 2, options=("overlap",)),
+    ("sm_90", 256, "long"): Tiles(64, 32, 4, 2, options=("overlap",)),
+    ("sm_90", 256, "short"): Tiles(64, 32, 4, 2, options=("overlap",)),
     ("gfx942", 64, "long"): Tiles(128, 64, 4, 1),
     ("gfx942", 64, "short"): Tiles(64, 64, 4, 1),
     ("gfx942", 128, "long"): Tiles(64, 64, 4, 1),

@@ -170,6 +170,7 @@ def _cross_attention_kernel(
             ones = tl.full([BLOCK_M], 1.0, tl.float32)
             if VOTES:
                 peak, vote_peak = score_peaks(scores, voting, coefficient, TOKEN_TILES)
+                vote_peak = tl.where(modulated, vote_peak, float("-inf"))  # else there is no vote
                 p = exponentials(scores, coefficient, vote_reference(peak, vote_peak), TOKEN_TILES)
                 owner = tl.full([BLOCK_M], 0, tl.uint32)
                 if modulated:

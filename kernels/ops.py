@@ -20,7 +20,7 @@ from torch import Tensor
 
 from attnmod.kernels import reference, sdpa
 from attnmod.kernels.checks import BACKENDS, check_cross_attention, check_gradients, check_self_attention
-from attnmod.kernels.configs import MAX_HEAD_DIM, MAX_TOKENS, MEASURED, architecture, sdpa_is_faster
+from attnmod.kernels.configs import MAX_HEAD_DIM, MEASURED, architecture, sdpa_is_faster
 from attnmod.kernels.reference import MAX_ENTITIES, default_affinity
 
 __all__ = ["available_backends", "cross_attention", "default_affinity", "self_attention"]
@@ -114,7 +114,7 @@ def cross_attention(
 
     Args:
         q: [B, H, M, D], float16, bfloat16 or float32, any strides with D contiguous.
-        k: [B, H, T, D], like q. The triton backend takes up to 512 tokens.
+        k: [B, H, T, D], like q. Any T: what does not fit in registers passes in groups.
         v: [B, H, T, D], like q.
         entity_bits: int32 [B, T], bit g set where the token belongs to entity g, -1 for a global token. A nested
             token carries the bits of all its entities; a parent has a lower id than its children. None: no mask.
@@ -193,7 +193,7 @@ def _self_attention_impl(
 ) -> Tensor:
     check_gradients(backend, q=q, k=k, v=v, temperature=temperature)
     scale = _scale(q, scale)
-    chosen = _choose_backend(backend, q, tokens=None)
+    chosen = _choose_backend(backend, q)
     if backend == "auto" and chosen == "triton":
         device = architecture(q.device)
         if device not in MEASURED:
@@ -239,7 +239,7 @@ def _cross_attention_impl(
         "renormalize": renormalize,
         "scale": _scale(q, scale),
     }
-    chosen = _choose_backend(backend, q, tokens=k.shape[2])
+    chosen = _choose_backend(backend, q)
     if chosen == "triton":
         from attnmod.kernels.cross_attention import launch_cross_attention
 
@@ -311,8 +311,8 @@ def _scale(q: Tensor, scale: float | None) -> float:
     return q.shape[-1] ** -0.5 if scale is None else scale
 
 
-def _choose_backend(backend: str, q: Tensor, tokens: int | None) -> str:
-    """Resolves "auto" and says why "triton" cannot run; tokens is the length of a prompt, held in registers."""
+def _choose_backend(backend: str, q: Tensor) -> str:
+    """Resolves "auto" and says why "triton" cannot run."""
     if backend in ("sdpa", "eager") or (backend == "auto" and q.device.type != "cuda"):
         return "sdpa" if backend == "auto" else backend
     if backend not in BACKENDS:
@@ -320,8 +320,6 @@ def _choose_backend(backend: str, q: Tensor, tokens: int | None) -> str:
     obstacle = _triton_obstacle(q.device)
     if not obstacle and q.shape[3] > MAX_HEAD_DIM:
         obstacle = f"it takes head dims up to {MAX_HEAD_DIM}, not {q.shape[3]}"
-    if not obstacle and tokens is not None and tokens > MAX_TOKENS:
-        obstacle = f"it takes prompts up to {MAX_TOKENS} tokens, not {tokens}"
     if not obstacle:
         return "triton"
     if backend == "triton":

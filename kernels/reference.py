@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 MAX_ENTITIES = 32  # one bit each in an int32
-MAX_LOG_WEIGHT = 60.0  # e^60 times a sum of 512 tokens is still far below float32's largest number
+MAX_LOG_WEIGHT = 60.0  # e^60 times a sum over any prompt is still far below float32's largest number
 MIN_TEMPERATURE = 1e-6  # below it softmax is an argmax in every dtype, and 1 / tau would overflow
 
 

@@ -18,7 +18,7 @@ from attnmod.kernels.prompt import computed_once
 from attnmod.kernels.tiles import dot
 
 # How far, in log2, the leading token may stand above 1 where the votes' own maximum is 1: float32 ends at 127, and
-# 512 tokens are summed.
+# so many tokens (2 ** 27) may be summed.
 _LARGEST_LEAD = tl.constexpr(100.0)
 
 
@@ -115,8 +115,10 @@ def vote_reference(peak, vote_peak):
     It is the votes' own maximum: BOS often leads by 10 nats and more, and under its maximum the votes would fall
     below fp16. One exponential then serves the vote and the attention. Of a lead beyond float32's range the
     excess is taken off, so that votes are lost at about 79 nats under the leading token, and nothing overflows.
+    Where nothing votes it is the maximum of all: an exponent of 100 has seven bits fewer after its point than one of 0,
+    which float32 outputs show.
     """
-    return tl.maximum(vote_peak, peak - _LARGEST_LEAD)
+    return tl.where(vote_peak > float("-inf"), tl.maximum(vote_peak, peak - _LARGEST_LEAD), peak)
 
 
 @triton.jit

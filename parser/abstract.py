@@ -7,14 +7,35 @@ from attnmod.parser.chunks import Chunk
 from attnmod.parser.lexicon import (
     ABSTRACTIONS,
     ARTICLES,
+    ASPECTS,
     EVENTS,
     HOLDING,
+    ONLOOKERS,
     TAKEN,
     TAKING,
     VERDICTS,
     singular,
 )
 from attnmod.parser.reading import Reading
+
+
+def onlooker(reading: Reading) -> None:
+    """Who looks at the picture is not in it.
+
+    >>> outline("a girl smiling at the camera")
+    'girl x1; [action: smiling at the camera]'
+    """
+    for chunk in reading.chunks:
+        if chunk.role != "entity" or reading.head(chunk) not in ONLOOKERS or len(chunk.modifiers) > 0:
+            continue
+        first = chunk.first
+        if reading.word(first - 1) in ("at", "for", "to", "towards", "toward", "into"):
+            first -= 1
+        elif reading.word(first - 1) != "facing":
+            continue
+        if reading.pos(first - 1) == "verb" and reading.word(first - 1) not in HOLDING:
+            first -= 1
+            reading.make_phrase(first, chunk.stop, "action", "onlooker")
 
 
 def event(reading: Reading) -> None:
@@ -34,7 +55,8 @@ def event(reading: Reading) -> None:
         before = chunk
         done = (noun in EVENTS and (follows or listed)) or (noun in TAKEN and verb in TAKING)
         if chunk.role == "entity" and done:
-            chunk.role, chunk.rule = "action", "event"
+            # "speaking about a project": what is spoken of is not done
+            chunk.role, chunk.rule = "other" if verb == "about" else "action", "event"
             if noun in TAKEN and reading.word(chunk.stop) == "of":
                 reading.make_phrase(chunk.first - 1, chunk.stop + 1, "action", "event")
 
@@ -51,7 +73,8 @@ def abstraction(reading: Reading) -> None:
         noun = singular(reading.head(chunk))
         gap = reading.gap(before, chunk) if before is not None else []
         follows = _follows(reading, before, chunk, gap)
-        apart = reading.pos(chunk.first - 1) == "comma" and noun in VERDICTS
+        comment = reading.pos(chunk.first - 1) == "comma" or reading.word(chunk.first - 1) == "for"
+        apart = comment and (noun in VERDICTS or _is_of_the_unseen(reading, chunk))
         if (chunk.role == "entity" and (noun in ABSTRACTIONS or apart)) or (
             follows and chunk.role in ("entity", "action")
         ):
@@ -67,6 +90,12 @@ def abstraction(reading: Reading) -> None:
             before = chunk  # "telling a story of growth"
         else:
             before = None
+
+
+def _is_of_the_unseen(reading: Reading, chunk: Chunk) -> bool:
+    """ "a moment of triumph", "a shifting landscape of natural wonder and awe"."""
+    what = reading.chunk_from(chunk.stop + 1) if reading.word(chunk.stop) == "of" else None
+    return what is not None and not what.opener and reading.head(what) in ABSTRACTIONS
 
 
 def _follows(reading: Reading, before: Chunk | None, chunk: Chunk, gap: list[str]) -> bool:
@@ -88,6 +117,9 @@ def predicate_noun(reading: Reading) -> None:
             place -= 1
         if chunk.role != "entity" or chunk.negated or reading.pos(place) != "be" or not chunk.opener:
             continue
+        said = {singular(reading.word(part)) for part in range(chunk.first, chunk.head)}
+        if chunk.rule == "partitive" and said & ASPECTS:
+            continue  # "were the shapes of the crystals"
         subject = reading.chunk_before(place)
         if subject is None or subject.stop != place or subject.role != "entity" or subject.negated:
             continue

@@ -19,12 +19,21 @@ from typing import Any
 from attnmod.parser.prompt import Prompt, Token
 
 CLIP_LENGTH = 77  # positions of CLIP's text encoders, used where a tokenizer does not say
+# Where a long text may be cut into windows, after the last token of each kind that fits; the best first.
+SPLITS = {
+    "tokens": (),
+    "words": ("words",),
+    "phrases": ("phrases", "words"),
+    "sentences": ("sentences", "phrases", "words"),
+}
 _NAMED_IN_A_WARNING = 4  # a 10,000 character prompt loses hundreds of entities; a few names are enough
 
 Offsets = tuple[int, int]
 
 
-def align_tokens(prompt: Prompt, tokenizer: Any, *, length: int | None = None, chunks: int | None = 1) -> Prompt:
+def align_tokens(
+    prompt: Prompt, tokenizer: Any, *, length: int | None = None, chunks: int | None = 1, split: str = "tokens"
+) -> Prompt:
     """Fill `Prompt.tokens`: one Token for each position of the text encoder.
 
     The layout is the one that diffusers hands to the text encoder: bos, the text cut to fit, eos, padding. eos is
@@ -41,13 +50,16 @@ def align_tokens(prompt: Prompt, tokenizer: Any, *, length: int | None = None, c
         length: number of positions of the text encoder; by default what the tokenizer says, or 77.
         chunks: how many texts of that length a long prompt is encoded as, each with bos and eos of its own, as Compel
             and sd_embed do; None: as many as it needs.
+        split: where such a text ends: "tokens", when it is full, as sd_embed does; or after the last of its
+            "sentences" (a full stop), "phrases" (also a comma, colon or semicolon) or "words", as Compel does by the
+            name of its SplitLongTextMode (BRUTAL is "tokens"). Where a text has none, the next of these holds.
 
     Returns:
         The same prompt with tokens, and with a warning for each kind of loss.
 
     Raises:
         TypeError: prompt is not a Prompt.
-        ValueError: length leaves no room for the special tokens, or chunks is below 1.
+        ValueError: length leaves no room for the special tokens, chunks is below 1, or an unknown split.
     """
     if not isinstance(prompt, Prompt):
         raise TypeError(f"prompt is a {type(prompt).__name__}: it must be a Prompt, as parse_prompt returns")
@@ -61,6 +73,9 @@ def align_tokens(prompt: Prompt, tokenizer: Any, *, length: int | None = None, c
     if chunks is not None and (isinstance(chunks, bool) or not isinstance(chunks, int) or chunks < 1):
         raise ValueError(f"chunks is {chunks!r}: it must be an integer of at least 1, or None")
 
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}: it must be one of {', '.join(SPLITS)}")
+
     read = None if chunks is None else length * chunks
     ids, offsets = _encode(tokenizer, _encodable(prompt.text), read)
     has_bos = bool(ids) and ids[0] == getattr(tokenizer, "bos_token_id", None) and _is_empty(offsets[0])
@@ -70,12 +85,11 @@ def align_tokens(prompt: Prompt, tokenizer: Any, *, length: int | None = None, c
         raise ValueError(f"length is {length}: it must be at least {has_bos + has_eos}, for the special tokens")
     body = offsets[has_bos : len(offsets) - has_eos]
     seen_by = [_visible_to(prompt, span) for span in body]
-    count = chunks or (max(1, -(-len(body) // room)) if room > 0 else 1)
+    windows = _windows(_endings(prompt, tokenizer, ids[has_bos:], body, split), room, chunks)
 
     tokens: list[Token] = []
     pad = str(getattr(tokenizer, "pad_token", None) or "")
-    for first in range(0, count * max(room, 1), max(room, 1)):
-        stop = min(first + room, len(body))
+    for first, stop in windows:
         if has_bos:
             tokens.append(Token(len(tokens), str(tokenizer.bos_token), "bos"))
         for span, entities in zip(body[first:stop], seen_by[first:stop], strict=True):
@@ -85,7 +99,41 @@ def align_tokens(prompt: Prompt, tokenizer: Any, *, length: int | None = None, c
             tokens.append(Token(len(tokens), str(tokenizer.eos_token), "eos"))
         while len(tokens) % length:
             tokens.append(Token(len(tokens), pad, "pad"))
-    return prompt.with_tokens(tokens, _losses(prompt, body, seen_by, count * room, count * length))
+    return prompt.with_tokens(tokens, _losses(prompt, body, seen_by, windows[-1][1], len(tokens)))
+
+
+def _endings(
+    prompt: Prompt, tokenizer: Any, ids: Sequence[int], body: Sequence[Offsets], split: str
+) -> list[frozenset[str]]:
+    """What ends with each token, of "sentences", "phrases" and "words", as far as this split asks for it."""
+    if split == "tokens":
+        return [frozenset()] * len(body)
+    wanted = frozenset(SPLITS[split])
+    endings = []
+    for span, name in zip(body, tokenizer.convert_ids_to_tokens(list(ids[: len(body)])), strict=True):
+        sign = prompt.text[slice(*span)]
+        ends = {"words"} if name.endswith("</w>") else set()
+        ends |= {"sentences", "phrases"} if sign == "." else {"phrases"} if sign in (",", ":", ";") else set()
+        endings.append(wanted & ends)
+    return endings
+
+
+def _windows(endings: Sequence[frozenset[str]], room: int, count: int | None) -> list[tuple[int, int]]:
+    """Where a text of so many tokens is cut into windows that hold `room` of them: (first, stop) of each."""
+    windows: list[tuple[int, int]] = []
+    first, done = 0, False
+    while not done:
+        stop = min(first + room, len(endings))
+        if stop < len(endings):
+            for kind in SPLITS["sentences"]:
+                last = max((n for n in range(first, stop) if kind in endings[n]), default=None)
+                if last is not None:
+                    stop = last + 1
+                    break
+        windows.append((first, stop))
+        first = stop
+        done = len(windows) == count if count else stop == len(endings) or room == 0
+    return windows
 
 
 def _visible_to(prompt: Prompt, span: Offsets) -> tuple[int, ...]:

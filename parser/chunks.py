@@ -14,6 +14,7 @@ from attnmod.parser.lexicon import (
     ARTICLES,
     COLOURS,
     DOZENS,
+    HAVING,
     HOLDING,
     IRREGULAR_PLURALS,
     JOINED_PARTICIPLES,
@@ -92,10 +93,15 @@ def _read_chunk(words: list[Word], first: int) -> Chunk | None:
         word = words[place]
         if word.pos == "possessive" and place == first and word.lower.startswith(("'", "\u2019")):
             return None  # the 's of an owner belongs to neither phrase
-        if word.lower in DOZENS and place + 1 < len(words) and leads_to_noun(words, place + 1):
+        half = word.lower == "half" and place + 2 < len(words) and words[place + 2].lower in DOZENS
+        if half and words[place + 1].lower == "a":  # "half a dozen eggs"
+            number, place = DOZENS[words[place + 2].lower] // 2, place + 2
+        elif word.lower in DOZENS and place + 1 < len(words) and leads_to_noun(words, place + 1):
             number = DOZENS[word.lower] * (number or 1)
         elif word.pos == "number" and place + 1 < len(words):
-            value = _number(word.lower)
+            value = count_word(word.lower)
+            if value is None:
+                break  # "a 1960s diner", "the 2nd car"
             number = value if number is None else number  # "one hundred" has been read as one
         elif word.pos not in ("determiner", "possessive") or (place > first and word.lower in ("a", "an", "the")):
             break
@@ -103,10 +109,12 @@ def _read_chunk(words: list[Word], first: int) -> Chunk | None:
     opener = words[first].lower if place > first else ""
     modifiers: list[int] = []
     nouns: list[int] = []
+    # after "with" or "wearing" a noun must come: "with long, flowing hair" is no list of tags
+    led = opener != "" or (first > 0 and words[first - 1].pos in ("preposition", "verb"))
     while place < len(words):
         if words[place].pos == "noun":
             nouns.append(place)
-        elif _modifies(words, place, bool(opener), nouns, modifiers):
+        elif _modifies(words, place, bool(opener), led, nouns, modifiers):
             if words[place].pos == "conjunction":
                 modifiers, nouns = [*modifiers, *nouns], []  # the "gold" of "gold and white vase" was no noun
             elif words[place].pos != "comma":
@@ -125,7 +133,7 @@ def _read_chunk(words: list[Word], first: int) -> Chunk | None:
     return chunk
 
 
-def _modifies(words: list[Word], place: int, opened: bool, nouns: list[int], modifiers: list[int]) -> bool:
+def _modifies(words: list[Word], place: int, opened: bool, led: bool, nouns: list[int], modifiers: list[int]) -> bool:
     """Whether this word, not a noun, goes on with the phrase."""
     word = words[place]
     if nouns and word.pos != "conjunction":
@@ -134,15 +142,15 @@ def _modifies(words: list[Word], place: int, opened: bool, nouns: list[int], mod
     if word.pos == "adjective":
         return leads_to_noun(words, place + 1)
     if word.pos == "number":
-        return opened and leads_to_noun(words, place + 1)
+        return (opened or count_word(word.lower) is None) and leads_to_noun(words, place + 1)
     if word.pos == "adverb":
         # right before a noun, a word said to be an adverb ("a round pendant") is none if the phrase is open
         return (opened or not _is_noun(words, place + 1)) and leads_to_noun(words, place + 1)
-    if word.pos == "verb" and word.lower not in WEARING | HOLDING:
+    if word.pos == "verb" and word.lower not in WEARING | HOLDING | HAVING:
         may = word.modifier or (opened and not modifiers) or (word.participle and (opened or bool(modifiers)))
         return may and leads_to_noun(words, place + 1)
     if word.pos == "comma":
-        return opened and bool(modifiers) and word.text == "," and adjectives_then_noun(words, place + 1)
+        return led and bool(modifiers) and word.text == "," and adjectives_then_noun(words, place + 1)
     if word.pos == "conjunction":
         return _is_pair(words, place, nouns, modifiers)
     return False
@@ -175,7 +183,7 @@ def leads_to_noun(words: list[Word], place: int) -> bool:
         if word.pos in ("comma", "conjunction"):
             return adjectives_then_noun(words, place + 1) and words[place - 1].pos in ("adjective", "noun", "verb")
         modifies = word.pos in ("adjective", "adverb") or (word.pos == "verb" and (word.participle or word.modifier))
-        modifies = modifies and word.lower not in WEARING | HOLDING
+        modifies = modifies and word.lower not in WEARING | HOLDING | HAVING
         if not modifies:
             return False
         place += 1
@@ -192,7 +200,9 @@ def adjectives_then_noun(words: list[Word], place: int) -> bool:
     return starts and leads_to_noun(words, place + 1)
 
 
-def _number(word: str) -> int | None:
+def count_word(word: str) -> int | None:
+    """The number that a word or a row of digits names, or None."""
+    word = word.replace(",", "")
     if word in NUMBERS:
         return NUMBERS[word]
     tens, hyphen, ones = word.partition("-")
@@ -205,13 +215,15 @@ def _number(word: str) -> int | None:
 def count_of(words: list[Word], chunk: Chunk, number: int | None) -> int | None:
     """How many the phrase says there are.
 
-    >>> outline("a cat, the dog, two birds, 3 mice, a dozen eggs, several cows, rice")
-    'cat x1; dog x1; birds x2; mice x3; eggs x12; cows; rice'
+    >>> outline("a cat, the dog, two birds, 3 mice, a dozen eggs, several cows, a few clouds, rice")
+    'cat x1; dog x1; birds x2; mice x3; eggs x12; cows; clouds; rice'
     """
     if number is not None:
         return number
     noun = words[chunk.head]
     plural = (noun.plural and singular(noun.lower) != noun.lower) or noun.lower in IRREGULAR_PLURALS
+    if any(words[place].lower in ("few", "many", "several") for place in range(chunk.first, chunk.head)):
+        return None  # "a few clouds"
     if chunk.opener in ARTICLES:
         return 1
     owner = chunk.first > 0 and words[chunk.first - 1].pos == "possessive"

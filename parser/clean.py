@@ -8,6 +8,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from attnmod.parser.lexicon import words
+
 # a text longer than this is cut for the parse: spaCy's time and memory grow with it, text encoders read 77 tokens
 MAX_CHARACTERS = 20_000
 
@@ -27,6 +29,8 @@ _PLUSES = re.compile(r"(?<=[\w)])(?:\+{1,}|-{2,})(?=[\s,.)]|$)")
 _BREAK = re.compile(r"\bBREAK\b")
 # no language, and spaCy's tokenizer takes seconds for thousands of signs without a blank
 _RUBBLE = re.compile(r"[^\w\s]{9,}")
+# what people put between tags, and a dash that hangs on a word: "a dog- brown -"
+_SEPARATOR = re.compile(r"[|\u2022\u00b7](?=\s)|(?<=\w)-(?=\s)")
 _HIDDEN = re.compile("x+")
 _NESTED = re.compile(r"\({2,}|\[[^\[\]]*\]|\{[^{}]*\}")
 
@@ -44,6 +48,10 @@ def clean(text: str, *, english: bool = True) -> Cleaned:
     if english and _is_another_script(text):
         warnings.append("the parser reads English: no entities were looked for in another script; give them by hand")
         return Cleaned("", tuple(warnings))
+    if english and _is_another_language(text):
+        warnings.append(
+            "the parser reads English, and this looks like another language: give a model, or entities by hand"
+        )
     readable = _without_syntax(text)
     syntax = tuple((run.start(), run.end()) for run in _HIDDEN.finditer(_difference(text, readable)))
     if readable != text:
@@ -52,6 +60,7 @@ def clean(text: str, *, english: bool = True) -> Cleaned:
         )
     readable = _RUBBLE.sub(lambda match: " " * len(match[0]), "".join(map(_plain, readable)))
     readable = re.sub(r"(?<![\s,.;:!?])\n", ",", readable).replace("\n", " ").replace("\r", " ").replace("\t", " ")
+    readable = _SEPARATOR.sub(",", readable)
     return Cleaned(_lowered(readable), tuple(warnings), syntax)
 
 
@@ -84,6 +93,20 @@ def _is_another_script(text: str) -> bool:
     letters = [character for character in text if character.isalpha()]
     latin = sum(character < "\u0250" or "\u1e00" <= character < "\u1f00" for character in letters)
     return latin * 2 < len(letters)
+
+
+# little words of some other languages that English, names and artists' names do not have
+_FOREIGN = words(
+    "un une les avec dans et sur est el los las con una y del eine einen einem und mit der das ist auf il gli della "
+    "uma com na em een het op"
+)
+
+
+def _is_another_language(text: str) -> bool:
+    """Whether at least two words, and a fifth of all, are such little words."""
+    said = re.findall(r"[^\W\d_]+", text.lower()[:2000])
+    foreign = sum(word in _FOREIGN for word in said)
+    return foreign >= 2 and foreign * 5 >= len(said)
 
 
 def _lowered(text: str) -> str:

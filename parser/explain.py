@@ -25,7 +25,7 @@ class PlacedWord:
         start, end: its characters.
         part: head, attribute, word (any other word of an entity), global, negated, or nothing (belongs nowhere).
         entity: the innermost entity it belongs to, or None.
-        kind: of the global phrase that it stands in, or "".
+        kind, rule: of the global phrase that it stands in, or "".
     """
 
     start: int
@@ -33,6 +33,7 @@ class PlacedWord:
     part: str
     entity: int | None = None
     kind: str = ""
+    rule: str = ""
 
 
 def place_words(prompt: Prompt) -> list[PlacedWord]:
@@ -61,7 +62,7 @@ def place_words(prompt: Prompt) -> list[PlacedWord]:
         elif negated is not None:
             placed.append(PlacedWord(start, end, "negated", negated.id))
         elif phrases:
-            placed.append(PlacedWord(start, end, "global", None, phrases[0].kind))
+            placed.append(PlacedWord(start, end, "global", None, phrases[0].kind, phrases[0].rule))
         else:
             placed.append(PlacedWord(start, end, "nothing"))
     return placed
@@ -78,7 +79,7 @@ def explain(prompt: Prompt, *, colour: bool = False) -> str:
         text = prompt.text[word.start : word.end]
         line = f"{text:<{width}}  {_where(prompt, word)}"
         lines.append(paint(line, word.entity) if colour and word.entity is not None else line)
-    rules = dict.fromkeys(entity.rule for entity in prompt.entities)
+    rules = dict.fromkeys([one.rule for one in prompt.entities] + [word.rule for word in words if word.rule])
     if rules:
         longest = max(map(len, rules))
         lines += ["", "rules:", *(f"  {rule:<{longest}}  {explain_rule(rule)}" for rule in rules)]
@@ -89,7 +90,8 @@ def _where(prompt: Prompt, word: PlacedWord) -> str:
     if word.entity is None:
         if word.part == "nothing":
             return "connects; seen by every patch"
-        return f"{word.kind}: {_KINDS[word.kind]}; seen by every patch"
+        by = "" if word.rule == "given" else f", by {word.rule}"
+        return f"{word.kind}: {_KINDS[word.kind]}{by}; seen by every patch"
     entity = prompt.entities[word.entity]
     name = f"entity {entity.id} ({entity.head})"
     if word.part == "negated":

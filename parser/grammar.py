@@ -1,8 +1,8 @@
 """The grammar in one place: every rule in the order in which it is applied, each with what it does and an example.
 
-    1 repairs     a word's part of speech is corrected                                repairs.py
+    1 repairs     a word's part of speech is corrected                                known.py, repairs.py
     2 phrases     words become noun phrases                                           chunks.py
-    3 roles       which phrases are things; places, styles and events are global      roles.py, abstract.py
+    3 roles       which phrases are things; places, styles and events are global      roles.py, style.py, abstract.py
     4 nesting     which thing is worn, held or owned by which                         links.py
     5 predicates  what is said of a thing behind its noun                             predicates.py
     6 the rest    becomes relations, actions and other global phrases                 globals.py
@@ -36,6 +36,7 @@ _RULES = {rule.__name__: rule for rules in STEPS.values() for rule in rules}
 _OTHERS = {
     "noun_phrase": "a noun with the words before it that describe it",
     "given": "given by hand",
+    "weight_syntax": "signs that weigh words, and mean no thing",
     "attribute_of": "describes the noun",
 }
 

@@ -84,13 +84,13 @@ PARTS = words(
     "strap sole heel tire tyre trunk mouth tooth lip cheek finger toe chest neck shoulder spine label frame "
     "bumper grille carving ceiling floor rim surface lining base knob hinge hem brim buckle zipper cuff petals stalk "
     "entrance gate doorway interior exterior web spout pedal fender windshield mast deck hull balcony porch chimney "
-    "facade staircase tower steeple dome arch crown"
+    "facade staircase tower steeple dome arch crown cushion flame ember ash inside"
 )
 # where, not what: "to the left of", "on top of", "in the middle"
 SPATIAL = words(
     "left right top bottom front back side middle center centre edge corner foreground background rear end inside "
     "outside distance midst vicinity proximity base foot head bend underside north south east west lefthand "
-    "righthand upper lower forefront"
+    "righthand upper lower forefront horizon"
 )
 
 # how things are arranged: "in a row"
@@ -109,7 +109,7 @@ MEDIA = words(
     "engraving etching lithograph collage mosaic fresco view scene depiction representation still selfie polaroid "
     "pencil vector logo icon sticker clipart cinemagraph screenshot footage film video concept diagram "
     "infographic model figurine macro panorama diorama caricature graffiti oil gouache pastel charcoal ink "
-    "woodcut visualization graphic design pixel-art line-art lineart 3d-render stock-photo"
+    "woodcut visualization graphic design pixel-art line-art lineart 3d-render stock-photo photography mockup"
 )
 # nouns of looks and quality: a comma segment that ends in one is style
 STYLE_NOUNS = words(
@@ -120,7 +120,9 @@ STYLE_NOUNS = words(
     "lens shot angle perspective focus depth detail details vibe mood atmosphere hdr uhd hd 4k 8k 16k 2k 1080p "
     "cgi 3d vfx trending award artist ghibli pixar disney isometric art concept-art illustration painting photo "
     "photograph drawing sketch render watercolor anime digital-art wallpaper tones colors colours background-blur "
-    "solo absurdres highres rating illustration artwork lowres signature watermark hour"
+    "solo absurdres highres rating illustration artwork lowres signature watermark hour light flare shadow "
+    "chiaroscuro impasto noir aberration vignette linework brushwork cel-shading hdri sfumato pointillism "
+    "sharpness clarity"
 )
 # words that make a comma segment without a thing of its own a matter of style
 STYLE_WORDS = words(
@@ -129,7 +131,8 @@ STYLE_WORDS = words(
     "vibrant minimalist minimalistic surreal abstract isometric stylized stylised professional award-winning "
     "aesthetic high-quality high-resolution hi-res low-poly monochrome grayscale greyscale sepia vintage retro "
     "ethereal dreamy cartoonish painterly hdr uhd 4k 8k octane unreal rendered beautiful stunning epic elegant "
-    "ultra hyper best high highly very soft ambient natural studio bokeh digital concept matte oil pastel warm "
+    "ultra hyper best high highly very soft ambient natural studio bokeh digital concept matte oil pastel warm raw "
+    "impressionist expressionist baroque gothic synthwave noir whimsical atmospheric chiaroscuro "
     "cool lit backlit symmetrical centered closeup close-up macro wide-angle"
 )
 # single words that are style wherever they stand
@@ -144,7 +147,8 @@ STYLE_MARKS = words(
 TIMES = words(
     "night day dawn dusk sunset sunrise noon midnight morning evening afternoon twilight daytime nighttime winter "
     "summer autumn midday daylight moonlight sunlight starlight candlelight rain fog mist snowstorm storm "
-    "rainstorm christmas halloween weather dark darkness today summertime wintertime season"
+    "rainstorm thunderstorm blizzard sandstorm snowfall eclipse christmas halloween weather dark darkness "
+    "today summertime wintertime season hour"
 )
 # where: a scene after "in", "on", "at" and the like
 PLACES = words(
@@ -162,11 +166,11 @@ PLACES = words(
     "marsh "
     "racetrack track battlefield cemetery graveyard circus carnival lounge den nursery cellar loft terrace cafeteria "
     "foyer vestibule entryway tunnel bay outdoors indoors dorm auditorium bazaar port village clearing grove canal "
-    "bedside"
+    "bedside exhibit exhibition sun sunshine"
 )
 # places with an outline of their own: as a tag without a preposition they are things ("mountains, river, log cabin")
 LANDMARKS = words(
-    "mountain hill river lake pond castle island cave palace temple church tower moon canyon volcano pier dock"
+    "mountain hill river lake pond castle island cave palace temple church tower moon canyon volcano pier dock sun"
 )
 # the prepositions that set a scene; "near a lake" and "next to a forest" speak of things
 SCENE_PREPOSITIONS = words(
@@ -179,6 +183,12 @@ SURFACE_PLACES = words(
 )
 # grounds that are surfaces of the scene only with "on" or "against"
 BACKDROPS = words("background backdrop")
+# where, in a word: a scene as a tag ("1girl, outdoors")
+WHEREABOUTS = words("outdoors indoors outside inside underwater outdoor indoor")
+# before the name of a place: a thing of that name
+SMALL_COPIES = words("toy miniature dollhouse lego gingerbread")
+# who looks at the picture is not in it: "looking at the viewer", "smiling at the camera"
+ONLOOKERS = words("viewer camera")
 
 # -- verbs that nest --------------------------------------------------------------------------------------------------
 
@@ -210,7 +220,9 @@ PASTS = words(
 )
 # -ing and -s forms that the tagger likes to call nouns after a noun
 POSTURES = words(
-    "standing sitting lying laying riding walking running flying jumping swimming eating sleeping playing looking "
+    "dancing posing leaning kneeling hanging climbing singing laughing crying waiting talking resting crouching "
+    "lounging relaxing hovering waving kissing standing sitting lying laying riding walking running flying jumping "
+    "swimming eating sleeping playing looking "
     "holding wearing carrying sits stands lays flies floats runs walks jumps eats sleeps parked perched seated"
 )
 
@@ -219,13 +231,15 @@ LOOKING = words("look looks looking looked stare stares staring gaze gazes gazin
 # between a thing and the text that is written on it: 'a sign that says "open"'
 SAYING = words(
     "that which says say saying said reads read reading with the a word words text inscription letters labeled "
-    "labelled titled named called written on it , : is"
+    "labelled titled named called written on it , : is spelling spells printed displaying displays"
+    " showing shows painted"
 )
+TELLING = words("says say saying said reads reading spells spelling titled labeled labelled called named")
 WRITING = words("word words text inscription letters letter slogan caption title")
 
 # -- negation ---------------------------------------------------------------------------------------------------------
 
-NEGATING_DETERMINERS = words("no zero")
+NEGATING_DETERMINERS = words("no zero neither")
 NEGATING_PREPOSITIONS = words("without sans minus lacking excluding except")
 
 # -- kinds of things --------------------------------------------------------------------------------------------------
@@ -235,12 +249,13 @@ CLOTHING = words(
     "robe gown kimono sari scarf gloves shoe boot sneaker sandal sock tie bow-tie vest blouse trousers leggings "
     "bikini swimsuit tuxedo armor armour cloak cape apron helmet mask glasses sunglasses goggles outfit clothes "
     "clothing overalls pajamas raincoat sundress tutu cardigan poncho blazer turban crown veil attire garb "
-    "tunic tank-top jumpsuit spacesuit heels chaps jersey spectacles headscarf hijab beret turtleneck denim"
+    "tunic tank-top jumpsuit spacesuit heels chaps jersey spectacles headscarf hijab beret turtleneck denim "
+    "wear footwear sportswear underwear peacoat parka necktie bandana lingerie stockings corset loincloth"
 )
 BODY_PARTS = words(
     "hair eye beard mustache moustache face skin nose ear arm leg hand foot finger lip mouth tooth tail wing fur "
     "claw paw mane whisker beak tattoo freckle braid ponytail bangs eyebrow eyelash cheek smile "
-    "muscle fang tusk antler pigtail haircut hairstyle tongue neck"
+    "muscle fang tusk antler pigtail haircut hairstyle tongue neck nostril elbow knee wrist ankle"
 )
 PEOPLE = words(
     "man woman person boy girl child kid baby toddler guy lady gentleman couple adult teenager student teacher "
@@ -251,7 +266,7 @@ PEOPLE = words(
     "friend monk nun priest clown robot elf fairy mermaid vampire zombie angel demon monster alien superhero "
     "character figure model human skeleton ghost wife husband grandmother grandfather grandma grandpa tourist "
     "passenger pedestrian batter pitcher umpire catcher boxer pianist guitarist drummer biker gardener volunteer "
-    "owner partner baker painter sculptor builder mechanic teammate coach swimmer runner climber hiker explorer "
+    "owner partner baker painter sculptor builder mechanic teammate coach maid swimmer runner climber hiker explorer "
     "scientist judge butler thief detective barista bartender shopper traveler wanderer neighbor guest family crowd"
 )
 ANIMALS = words(
@@ -271,17 +286,18 @@ EVENTS = words(
     "performance presentation speech talk idea thought feeling sense story joy peace love hope music melody song "
     "game soccer football basketball baseball tennis yoga fetch calligraphy skill routine project plan problem "
     "exercise research course competition race protest memory life jump move adventure meal-time pose ease "
-    "testament grace speed temptation innovation romance ambiance awe care comfort sight golf hockey cricket rugby "
+    "testament grace speed temptation innovation romance ambiance care sight golf hockey cricket rugby "
     "chess poker volleyball badminton tag hide-and-seek duet solo concerto photoshoot shoot interview meeting "
-    "rehearsal practice training workout marathon dive swim run hike sprint leap backflip somersault handstand "
-    "pose dance waltz ballet yawn nod wave hug kiss handshake smile laugh chat discussion debate joke prayer fun "
-    "homework chore business work job trip journey vacation picnic celebration ride"
+    "rehearsal practice training workout dinner lunch breakfast supper brunch "
+    "marathon dive swim run hike sprint leap backflip somersault handstand "
+    "pose dance waltz ballet yawn nod hug kiss handshake smile laugh chat discussion debate joke prayer fun "
+    "homework chore business work job show party rhyme tune lullaby trip journey vacation picnic celebration ride"
 )
 # what cannot be pointed at: "a creature of stealth and beauty"
 ABSTRACTIONS = words(
     "harmony beauty power precision stealth elegance memory tranquility serenity meditation entertainment "
     "relaxation perfection essence strength courage wisdom freedom contrast temptation innovation artistry "
-    "sophistication nostalgia mystery wonder charm comfort luxury chaos silence confidence testament ingenuity "
+    "sophistication nostalgia mystery wonder awe charm comfort luxury chaos silence confidence testament ingenuity "
     "ambition growth survival witness passage reminder symbol symphony celebration affection delight excitement "
     "happiness sadness anger fear pride enthusiasm curiosity determination patience imagination creativity "
     "knowledge truth justice spirit soul destiny fate hope faith despair solitude peace calm coziness warmth "
@@ -290,7 +306,7 @@ ABSTRACTIONS = words(
     "melody tune music fashion attention advantage importance interest inspiration contemplation concentration "
     "anticipation amusement admiration gratitude relaxation leisure pleasure joy love grief passage eternity "
     "sense past future mind infinity dignity purity innocence youth romance intimacy friendship teamwork unity "
-    "diversity"
+    "diversity agreement disbelief architecture voice lullaby sound noise laughter whisper echo applause triumph"
 )
 # nouns for a picture as a whole, said of it after a comma: "..., a masterpiece of color and texture"
 VERDICTS = words(
@@ -300,6 +316,12 @@ VERDICTS = words(
 # what is taken with a camera, or in other set phrases: "taking photos of a fountain"
 TAKING = words("taking takes take took snapping snaps snap shooting shoots making makes")
 TAKEN = words("photo photograph picture selfie video note step breath snapshot shot turn seat care")
+# what one works with: "a chef cutting vegetables with a knife" holds the knife
+TOOLS = words(
+    "knife brush paintbrush spoon fork chopstick pen pencil hammer saw broom mop camera hand stick bat racket racquet "
+    "club sword axe spear bow shovel rake scissors needle phone hose net rod tool magnifying-glass telescope "
+    "binoculars flashlight torch crayon chalk towel sponge whip leash rope chisel wrench screwdriver"
+)
 COLOURS = words(
     "red green blue yellow orange purple pink brown black white gray grey gold golden silver beige tan turquoise "
     "teal cyan magenta violet indigo maroon navy crimson scarlet ivory cream bronze copper lavender lime olive "
@@ -335,10 +357,14 @@ GLOWING = words(
     "floating trailing rising setting billowing flickering gleaming twinkling swirling drifting laughing dancing "
     "soaring towering twisting winding soothing charming calming"
 )
+# participles without -ed that say how a thing is: "the leg is broken"
+STATES = words("broken torn worn lit frozen bent split shut burnt overgrown woven knit swollen sunken rotten")
 # participles with a colour behind them: "a door painted red"
 PAINTED = words("painted colored coloured dyed stained")
 # colours that are nothing else: "a blue and a red balloon" is two balloons, "an orange and a red balloon" is not
-PURE_COLOURS = words("red green blue yellow purple pink brown black white gray grey beige turquoise")
+PURE_COLOURS = words("red green blue yellow purple pink brown black white gray grey beige turquoise cyan magenta teal")
+# colours before a participle and a noun: "an orange checked circle"
+PLAIN_COLOURS = PURE_COLOURS | words("orange gold silver violet tan maroon lavender")
 # second halves of two-word modifiers: "a gold colored dog", "a snow covered slope"
 JOINED_PARTICIPLES = words(
     "colored coloured covered sized shaped styled topped filled lined striped tiled patterned themed inspired "

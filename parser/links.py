@@ -8,6 +8,7 @@ between it and the one before, decides, and says whether it did. The examples ar
 from collections.abc import Callable, Iterable
 
 from attnmod.parser.chunks import Chunk, is_linking
+from attnmod.parser.clauses import LIST_MARKS, complement_end, joined_before, list_goes_on
 from attnmod.parser.lexicon import (
     ANIMATE,
     ARTICLES,
@@ -21,7 +22,7 @@ from attnmod.parser.lexicon import (
     OWNING,
     PARTS,
     PEOPLE,
-    RELATING,
+    TOOLS,
     WEARING,
     singular,
 )
@@ -30,7 +31,6 @@ from attnmod.parser.reading import Reading
 # no sentence nests deeper, and a span holds its children's, so that "leg of leg of leg of ..." would grow squarely
 MAX_NESTING = 6
 
-LIST_MARKS = frozenset((",", "and", "or", "&", "plus", ";"))
 _JOINERS = LIST_MARKS | {"matching", "also", "then"}
 
 
@@ -73,9 +73,19 @@ def possessive(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
 
     >>> outline("a dog's red collar")
     'dog x1; collar x1: red < dog'
+    >>> outline("a cat wearing a coat and a captain's hat")
+    'cat x1; coat x1 < cat; hat x1: captain < cat'
     """
     if reading.gap(before, chunk) not in (["'s"], ["\u2019s"], ["'"], ["\u2019"]):
         return False
+    noun = reading.head(chunk)
+    if before.parent is not None and before.rule in ("worn", "conjunct") and {noun, singular(noun)} & CLOTHING:
+        # the captain is not worn: he says what kind of hat it is
+        wearer, before.role, before.parent = before.parent, "attribute", None
+        chunk.first, chunk.modifiers = before.first, [before.head, *chunk.modifiers]
+        chunk.opener, chunk.count, chunk.rule = before.opener, before.count, before.rule
+        reading.chunks.remove(before)
+        return _adopt(reading, wearer, chunk, ())
     return _adopt(reading, before, chunk, range(before.stop, chunk.first))
 
 
@@ -84,11 +94,15 @@ def own_part(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
 
     >>> outline("a robot whose eyes are red and a dog wagging its tail")
     'robot x1; eyes: red < robot; dog x1; tail x1 < dog; [action: wagging]'
+    >>> outline("a warrior with a sword in one hand and a shield in the other")
+    'warrior x1; sword x1 < warrior; hand x1 < warrior; shield x1 < warrior; [relation: in]; [relation: in]'
     """
     if chunk.opener == "whose":
         return before.role == "entity" and _adopt(reading, before, chunk, range(before.stop, chunk.first))
     whose = OWNING.get(chunk.opener)
     noun = reading.head(chunk)
+    if chunk.opener in ("one", "each", "both") and singular(noun) in ("hand", "paw", "claw", "arm"):
+        whose = "person" if reading.word(chunk.first - 1) in ("in", "on") else None
     if whose is None or not {noun, singular(noun)} & (BODY_PARTS | CLOTHING | PARTS):
         return False
     earlier = [other for other in reading.chunks if other.stop <= chunk.first and other.role == "entity"]
@@ -169,7 +183,7 @@ def _subject(reading: Reading, before: Chunk, verb: int) -> Chunk | None:
         said = reading.words[verb].subject
         chunk = reading.chunk_at(said) if said is not None and said < verb else None
         if chunk is not None and chunk.role == "entity" and not chunk.negated:
-            return chunk
+            return joined_before(reading, chunk)[-1]  # the first of several holders
     chain = [chunk for chunk in before.chain() if chunk.role == "entity"]
     able = [chunk for chunk in chain if is_animate(reading, chunk)]
     if reading.word(verb) in HAVING and chain:
@@ -187,10 +201,8 @@ def worn_in(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
     >>> outline("a man in a gray jacket")
     'man x1; jacket x1: gray < man'
     """
-    if (
-        reading.gap(before, chunk) != ["in"]
-        or singular(reading.head(chunk)) not in CLOTHING | {reading.head(chunk)} & CLOTHING
-    ):
+    noun = reading.head(chunk)
+    if reading.gap(before, chunk) != ["in"] or not {noun, singular(noun)} & CLOTHING:
         return False
     owner = next((other for other in before.chain() if is_animate(reading, other)), before.root())
     return _adopt(reading, owner, chunk, [before.stop])
@@ -201,16 +213,48 @@ def with_part(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
 
     >>> outline("a table with a lamp")
     'table x1; lamp x1 < table'
-    >>> outline("a boy with a dog")
-    'boy x1; dog x1; [relation: with]'
+    >>> outline("a boy with a dog, a lake with hills in the background")
+    'boy x1; dog x1; lake x1; hills; [relation: with]; [relation: with]; [relation: in the background]'
+    >>> outline("a chef cutting bread with a knife")
+    'chef x1; knife x1 < chef; bread; [action: cutting]'
     """
     gap = reading.gap(before, chunk)
-    if gap != ["with"] or is_animate(reading, chunk):
+    placed = any(start == chunk.stop and kind in ("relation", "scene") for start, _, kind, _ in reading.phrases)
+    if gap != ["with"] or is_animate(reading, chunk) or (placed and reading.word(chunk.stop + 2) in _SIDES):
         return False
     owner = before
+    if before.rule == "of_part" and before.parent is not None and not is_animate(reading, before):
+        owner = before.parent  # "a jar of honey with a dipper"
+    user = reading.chunk_before(before.first)
+    used = singular(reading.head(chunk)) in TOOLS and reading.pos(before.first - 1) == "verb"
+    if used and user is not None and is_animate(reading, user) and not is_animate(reading, before):
+        return _adopt(reading, user, chunk, [before.stop])
     if singular(reading.head(chunk)) in BODY_PARTS | CLOTHING:
         owner = next((other for other in before.chain() if is_animate(reading, other)), before)
     return _adopt(reading, owner, chunk, [before.stop])
+
+
+# "a lake with hills in the background": they stand there and are no part of it
+_SIDES = ("background", "foreground", "distance", "left", "right", "horizon", "far", "middle", "center", "centre")
+
+
+def shaped_like(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
+    """What a thing is shaped like or dressed as is not shown: it describes the thing.
+
+    >>> outline("a balloon shaped like a dog and a corgi dressed as a pirate")
+    'balloon x1: shaped, dog; corgi x1: dressed, pirate'
+    >>> outline("a cake in the shape of a heart")
+    'cake x1: shape, heart'
+    """
+    gap = reading.gap(before, chunk)
+    shape = reading.word(chunk.first + 1) in ("shape", "form") and gap in (["in"], ["with"])
+    like = gap[-1:] in (["like"], ["as"]) and gap[-2:-1] in (["shaped"], ["dressed"], ["disguised"])
+    if before.role != "entity" or before.negated or not (like or shape):
+        return False
+    before.extras += [(chunk.first - 2, chunk.first - 1)] * like + [(chunk.first, chunk.stop)]
+    reading.linked.update(range(before.stop, chunk.stop))
+    chunk.role, chunk.rule, chunk.parent = "attribute", "shaped_like", before
+    return True
 
 
 def made_of(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
@@ -231,18 +275,25 @@ def made_of(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
     filled = len(gap) == 2 and gap[0] in FILLED_WITH and gap[1] in ("of", "with", "in", "by")
     if (not made and not filled) or before.role != "entity" or before.negated:
         return False
-    if _is_stuff(reading, chunk):
+    said = reading.words[participle].subject
+    subject = reading.chunk_at(said) if said is not None and participle > before.stop else None
+    if subject is not None and subject.role == "entity" and not subject.negated and subject.first < participle:
+        before = subject  # "the roof of the house is covered in moss"
+    if _is_stuff(reading, chunk) or (made and _is_bare(reading, chunk)):
         before.extras += [(participle, participle + 1), (chunk.first, chunk.stop)]
         reading.linked.update(range(before.stop, chunk.first))
         chunk.role, chunk.rule, chunk.parent = "attribute", "made_of", before
         return True
     before.extras.append((participle, participle + 1))
-    return _adopt(reading, before, chunk, range(before.stop, chunk.first))
+    return _adopt(reading, before, chunk, range(participle, chunk.first))
+
+
+def _is_bare(reading: Reading, chunk: Chunk) -> bool:
+    return chunk.opener not in ARTICLES and not reading.words[chunk.head].plural
 
 
 def _is_stuff(reading: Reading, chunk: Chunk) -> bool:
-    bare = chunk.opener not in ARTICLES and not reading.words[chunk.head].plural
-    return bare and reading.head(chunk) in MATERIALS
+    return _is_bare(reading, chunk) and reading.head(chunk) in MATERIALS
 
 
 def conjunct(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
@@ -277,44 +328,11 @@ def conjunct(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
         return False
     if fresh and not before.opener and reading.word(chunk.stop) in WEARING | HOLDING:
         return False
-    if gap == [","] and (fresh or before.opener) and not _list_goes_on(reading, chunk):
-        return False
+    if gap == [","] and not list_goes_on(reading, chunk):
+        noun = reading.head(chunk)
+        if fresh or before.opener or not {noun, singular(noun)} & (BODY_PARTS | CLOTHING | PARTS):
+            return False  # ", holding hands, cherry blossoms"
     return _adopt(reading, parent, chunk, range(before.stop, chunk.first))
-
-
-def complement_end(reading: Reading, first: int) -> int | None:
-    """Where the adjectives of a predicate end; None if there are none or a noun follows them."""
-    place, seen = first, None
-    while reading.chunk_at(place) is None:
-        pos = reading.pos(place)
-        if reading.word(place) in RELATING and reading.word(place + 1) in ("to", "by"):
-            break  # "is next to"
-        if pos == "adjective" or (reading.words[place].participle if place < len(reading.words) else False):
-            if pos == "verb" and reading.pos(place + 1) not in ("adjective", "conjunction", "stop", "comma"):
-                break  # "is parked near", "is holding a cup"
-            seen = place + 1 if pos == "adjective" or reading.words[place].lower.endswith("ed") else seen
-        elif pos in ("conjunction", "comma") and reading.pos(place + 1) in ("adjective", "adverb"):
-            pass  # "black and white"
-        elif pos != "adverb":
-            break
-        place += 1
-    return seen
-
-
-def _list_goes_on(reading: Reading, chunk: Chunk) -> bool:
-    """Whether "and" and a last item follow, with nothing but list items between."""
-    place = chunk.stop
-    while place < len(reading.words):
-        if reading.word(place) in ("and", "or", "&"):
-            return True
-        following = reading.chunk_from(place)
-        if following is not None:
-            place = following.stop
-        elif reading.word(place) == ",":
-            place += 1
-        else:
-            return False
-    return False
 
 
 NESTING: tuple[Callable[[Reading, Chunk, Chunk], bool], ...] = (
@@ -325,6 +343,7 @@ NESTING: tuple[Callable[[Reading, Chunk, Chunk], bool], ...] = (
     held,
     has,
     worn_in,
+    shaped_like,
     with_part,
     made_of,
     conjunct,

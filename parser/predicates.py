@@ -4,8 +4,9 @@ The examples are doctests, in the short notation of `outline`.
 """
 
 from attnmod.parser.chunks import Chunk, is_linking
-from attnmod.parser.lexicon import COLOURS, PAINTED, POSTNOMINAL, STATE_VERBS
-from attnmod.parser.links import LIST_MARKS, complement_end, is_animate
+from attnmod.parser.clauses import complement_end, joined_before
+from attnmod.parser.lexicon import COLOURS, OWNING, PAINTED, POSTNOMINAL, STATE_VERBS
+from attnmod.parser.links import is_animate
 from attnmod.parser.reading import Reading
 
 
@@ -22,16 +23,17 @@ def predicate(reading: Reading) -> None:
         if not (is_linking(word) or states) or reading.chunk_at(place) is not None:
             continue
         stop = complement_end(reading, place + 1)
-        subject = _predicate_subject(reading, place)
+        subject = _predicate_subject(reading, place, stop or place + 1)
         if stop is None or subject is None or reading.word(place + 1) == "never":
             continue
         if states and not _ends_clause(reading, stop):
             continue
         relative = place - (reading.pos(place - 1) == "relative")
         subject.extras.append((place + 1, stop))
-        reading.linked.update(range(relative, place + 1))
+        if not states:  # "sits empty" is an action, too
+            reading.linked.update(range(relative, place + 1))
         several = word.lower not in ("is", "was") and not word.lower.endswith("s")
-        for other in _joined_before(reading, subject) if several else ():
+        for other in joined_before(reading, subject)[1:] if several else ():
             other.modifiers += _attributes(reading, place + 1, stop)
 
 
@@ -39,14 +41,15 @@ def _ends_clause(reading: Reading, stop: int) -> bool:
     return reading.pos(stop) in ("stop", "comma", "preposition", "conjunction")
 
 
-def _predicate_subject(reading: Reading, verb: int) -> Chunk | None:
+def _predicate_subject(reading: Reading, verb: int, stop: int) -> Chunk | None:
     """The thing a predicate speaks of: before "that is" the nearest, else the model's subject, else the nearest."""
     nearest = reading.chunk_before(verb)
     if nearest is not None and reading.stop_between(nearest.stop, verb):
         nearest = None
     if reading.pos(verb - 1) == "relative":
         return nearest if nearest is not None and nearest.role == "entity" else None
-    said = reading.words[verb].subject
+    # of "is broken" the subject hangs on the participle
+    said = next((word.subject for word in reading.words[verb:stop] if word.subject is not None), None)
     chunk = reading.chunk_at(said) if said is not None and said < verb else None
     if said is not None and chunk is None and reading.pos(said) != "pronoun":
         return None  # "the other is white"
@@ -55,21 +58,8 @@ def _predicate_subject(reading: Reading, verb: int) -> Chunk | None:
         chunk = chunk.root() if chunk is not None else None
     if chunk is None or chunk.role != "entity" or chunk.negated:
         return None
-    joined = nearest is not None and nearest.role == "entity" and chunk in _joined_before(reading, nearest)
+    joined = nearest is not None and nearest.role == "entity" and chunk in joined_before(reading, nearest)
     return nearest if joined else chunk  # of "a car and a bench are red" the bench is next to the verb
-
-
-def _joined_before(reading: Reading, chunk: Chunk) -> list[Chunk]:
-    """The things joined to this one by "and" or a comma, before it."""
-    joined = []
-    before = reading.chunk_before(chunk.first)
-    while before is not None and before.role == "entity" and before.parent is chunk.parent:
-        gap = reading.gap(before, chunk)
-        if not gap or not set(gap) <= LIST_MARKS:
-            break
-        joined.append(before)
-        chunk, before = before, reading.chunk_before(before.first)
-    return joined
 
 
 def after_noun(reading: Reading) -> None:
@@ -77,6 +67,8 @@ def after_noun(reading: Reading) -> None:
 
     >>> outline("a zebra alone, a door painted red and a woman in blue")
     'zebra x1: alone; door x1: painted, red; woman x1: blue'
+    >>> outline("a cat (black), its eyes green and blue")
+    'cat x1: black; eyes: green, blue < cat'
     """
     for chunk in reading.chunks:
         if chunk.role != "entity" or chunk.negated:
@@ -85,7 +77,13 @@ def after_noun(reading: Reading) -> None:
         while reading.pos(place) == "adjective" and reading.words[place].describes == chunk.head:
             chunk.extras.append((place, place + 1))  # as French has it: "une chaise bleue"
             place += 1
-        if reading.word(place) in PAINTED and reading.pos(place + 1) == "adjective":
+        owned = chunk.opener in OWNING and reading.pos(place) == "adjective"
+        end = complement_end(reading, place) if owned else None
+        if end is not None and reading.pos(end) in ("comma", "stop", "conjunction"):
+            chunk.extras.append((place, end))  # "its feathers red and blue"
+        elif reading.word(place) == "(" and reading.pos(place + 1) == "adjective" and reading.word(place + 2) == ")":
+            chunk.extras.append((place + 1, place + 2))  # "a cat (black)"
+        elif reading.word(place) in PAINTED and reading.pos(place + 1) == "adjective":
             chunk.extras.append((place, place + 2))
         elif reading.word(place) == "in" and reading.word(place + 1) in COLOURS and is_animate(reading, chunk):
             if reading.chunk_at(place + 1) is None and reading.pos(place + 1) == "adjective":

@@ -15,7 +15,7 @@ covers theirs: the kernels decide nesting by the highest bit, so the order of id
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from attnmod.parser.checks import (
@@ -115,11 +115,18 @@ _ENTITY_OPTIONAL = ("attributes", "count", "parent", "negated", "rule")
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """Words that belong to the whole picture; `kind` is one of PHRASE_KINDS."""
+    """Words that belong to the whole picture.
+
+    Attributes:
+        text, span: the words, and their characters.
+        kind: one of PHRASE_KINDS.
+        rule: name of the rule that found them, for explanations only: neither compared nor part of the JSON.
+    """
 
     text: str
     span: tuple[int, int]
     kind: str = "other"
+    rule: str = field(default="given", compare=False)
 
     def __post_init__(self):
         check_text("Phrase.text", self.text)

@@ -16,7 +16,7 @@ class Reading:
     Attributes:
         words: the words.
         chunks: the noun phrases, left to right; the rules give them roles and parents, merge and drop them.
-        phrases: global phrases found by a rule, as (first, stop, kind).
+        phrases: global phrases found by a rule, as (first, stop, kind, rule).
         places: what a place is, one of PLACE_READINGS.
         linked: words that tie an entity to its parent ("wearing", "with"): they belong to the parent.
         warnings: sentences for the user.
@@ -24,7 +24,7 @@ class Reading:
 
     words: list[Word]
     chunks: list[Chunk]
-    phrases: list[tuple[int, int, str]] = field(default_factory=list)
+    phrases: list[tuple[int, int, str, str]] = field(default_factory=list)
     linked: set[int] = field(default_factory=set)
     places: str = "auto"
     warnings: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Reading:
 
     def make_phrase(self, first: int, stop: int, kind: str, rule: str) -> None:
         """A global phrase; the noun phrases inside it are no entities."""
-        self.phrases.append((first, stop, kind))
+        self.phrases.append((first, stop, kind, rule))
         for chunk in self.chunks:
             if first <= chunk.first and chunk.stop <= stop:
                 chunk.role, chunk.rule = kind, rule

@@ -7,28 +7,30 @@ with an example.
 
 from collections.abc import Callable
 
+from attnmod.parser.chunks import leads_to_noun
+from attnmod.parser.known import OPENERS, known_words
 from attnmod.parser.lexicon import (
     ADVERBS,
+    ANIMATE,
     ARTICLES,
+    BODY_PARTS,
+    CLOTHING,
     COLOURS,
-    GLOWING,
     HOLDING,
     MATERIALS,
-    NUMBERS,
-    PAINTED,
-    PASTS,
+    PEOPLE,
+    PLAIN_COLOURS,
     POSTNOMINAL,
-    POSTURES,
-    PRONOUNS,
+    PURE_COLOURS,
     RELATING,
     SINGULAR_DETERMINERS,
-    VAGUE_QUANTITIES,
     WEARING,
     singular,
 )
 from attnmod.parser.words import Word
 
-_OPENERS = ("determiner", "possessive", "number")
+_BEFORE_COLOUR = (*OPENERS, "adjective", "comma", "stop", "conjunction")
+_NEVER_DESCRIBE = ANIMATE | BODY_PARTS | CLOTHING
 _FILLERS = ("adjective", "adverb", "number")
 
 
@@ -50,54 +52,11 @@ def _phrase_ends(words: list[Word], index: int) -> bool:
     return word.lower in WEARING or word.lower in HOLDING or word.pos == "pronoun"
 
 
-def known_words(words: list[Word]) -> None:
-    """Words that the grammar knows by heart, whatever the tagger says.
-
-    >>> outline("a zebra standing in a cage")
-    'zebra x1; cage x1; [action: standing]; [relation: in]'
-    """
-    for index, word in enumerate(words):
-        before = words[index - 1].pos if index else ""
-        after = words[index + 1].pos if index + 1 < len(words) else ""
-        if word.lower in ("a", "an", "the") and word.pos != "determiner":
-            word.pos = "determiner"
-        elif word.lower in ("and", "or", "&", "plus") and word.pos != "conjunction":
-            word.pos = "conjunction"
-        elif word.lower in ("with", "without", "near", "beside", "behind", "above", "below", "under", "atop"):
-            word.pos = "preposition"
-        elif word.pos == "pronoun" and before == "adjective" and word.lower not in PRONOUNS:
-            word.pos, word.repaired = "noun", "known_words"  # "bookshelf", taken for a pronoun
-        elif word.lower in NUMBERS and word.pos in ("noun", "adjective", "determiner", "pronoun"):
-            word.pos = "number"
-        elif word.lower in VAGUE_QUANTITIES and word.pos == "adjective":
-            word.pos = "determiner"
-        elif word.lower in MATERIALS and word.pos == "verb" and before == "preposition":
-            word.pos, word.participle, word.repaired = "noun", False, "known_words"  # "made of felt"
-        elif word.lower == "can" and before in ("noun", "adjective") and after not in ("verb", "be", "adverb", "noun"):
-            word.pos, word.repaired = "noun", "known_words"  # "a soda can"
-        elif word.pos == "preposition" and before == "determiner" and after == "noun":
-            word.pos, word.repaired = "adjective", "known_words"  # "a round pendant"
-        elif word.lower in COLOURS and word.pos in ("verb", "adverb") and after in ("noun", "adjective"):
-            word.pos, word.participle, word.repaired = "adjective", False, "known_words"
-        elif (
-            (word.lower in WEARING or word.lower in HOLDING) and before == "noun" and word.pos in ("noun", "adjective")
-        ):
-            word.pos, word.repaired = "verb", "known_words"
-        elif word.lower in COLOURS and word.pos == "noun" and index and words[index - 1].lower in PAINTED:
-            word.pos, word.repaired = "adjective", "known_words"  # "a door painted red"
-        elif word.lower in GLOWING and word.pos == "verb" and after in ("noun", "adjective"):
-            word.modifier = True
-        elif word.lower in PASTS and word.pos == "noun" and before == "noun":
-            word.pos, word.participle, word.repaired = "verb", False, "known_words"
-        elif word.lower in POSTURES and word.pos == "noun" and after != "noun" and _may_act(words, index):
-            word.pos, word.participle, word.repaired = "verb", True, "known_words"
-
-
-def _may_act(words: list[Word], index: int) -> bool:
-    """Whether what stands before a posture can take it: a noun, or "in red"."""
-    before = words[index - 1] if index else None
-    dressed = index >= 2 and words[index - 2].lower == "in"
-    return before is not None and (before.pos == "noun" or (dressed and before.lower in COLOURS))
+def _acts(words: list[Word], index: int) -> bool:
+    """Whether a participle with something behind it stands here: "having a tea party", "sitting on a chair"."""
+    if index + 1 >= len(words) or not words[index].lower.endswith("ing"):
+        return False
+    return words[index].pos == "verb" and words[index + 1].pos in ("determiner", "preposition", "possessive")
 
 
 def noun_taken_for_verb(words: list[Word]) -> None:
@@ -107,10 +66,16 @@ def noun_taken_for_verb(words: list[Word]) -> None:
     'rose x1: red; carnation x1: white'
     >>> outline("a triangular building set")
     'set x1: triangular, building'
+    >>> outline("a red and white striped awning over a shop")
+    'awning x1: red, white, striped; shop x1; [relation: over]'
     """
     for index, word in enumerate(words):
         if word.pos != "verb" or word.lower in WEARING | HOLDING or not _phrase_ends(words, index + 1):
             continue
+        if word.participle and index and words[index - 1].lower in ("one", "other", "both", "all"):
+            continue  # "two cups, one filled with tea"
+        if _acts(words, index) and words[index + 1].pos != "preposition":
+            continue  # "a hedgehog having a party"
         last = index + 1 == len(words) and word.lower == "set"
         coloured = index >= 2 and words[index - 1].lower in COLOURS and words[index - 2].lower in ARTICLES
         if _opens_without_noun(words, index) or coloured or last:
@@ -123,13 +88,18 @@ def adjective_taken_for_noun(words: list[Word]) -> None:
 
     >>> outline("a red orange and a diamond pendant")
     'orange x1: red; pendant x1: diamond'
+    >>> outline("a hedgehog eating a cake")
+    'hedgehog x1; cake x1; [action: eating]'
     """
     for index, word in enumerate(words):
-        if word.pos not in ("adjective", "adverb") or not _phrase_ends(words, index + 1):
+        if word.pos not in ("adjective", "adverb") or not (_phrase_ends(words, index + 1) or _acts(words, index + 1)):
             continue
         after = words[index + 1].pos if index + 1 < len(words) else "stop"
-        if after == "conjunction" and _pair_goes_on(words, index + 2):
-            continue  # "a black and white cat"
+        stuff = index >= 1 and words[index - 1].pos == "noun" and words[index - 1].lower in MATERIALS
+        if after == "conjunction" and _pair_goes_on(words, index + 2) and not stuff:
+            continue  # "a black and white cat", but not "the glass ornament and wooden hook"
+        if index and words[index - 1].lower in ("one", "other") and word.lower in POSTNOMINAL:
+            continue  # "two cats, one asleep"
         if after == "comma" and _pair_goes_on(words, index + 2) and not _opens(words, index + 2):
             continue  # "a long, narrow room"
         if after == "comma" and word.lower not in COLOURS and _two_nouns(words, index + 2):
@@ -161,17 +131,20 @@ def _is_last_noun(words: list[Word], index: int) -> bool:
 
 
 def _opens(words: list[Word], index: int) -> bool:
-    return index < len(words) and words[index].pos in _OPENERS
+    return index < len(words) and words[index].pos in OPENERS
 
 
 def _opens_without_noun(words: list[Word], index: int) -> bool:
     """Whether an article stands before this word with nothing but adjectives between."""
     back = index - 1
-    while back >= 0 and (words[back].pos in _FILLERS or (words[back].pos == "verb" and words[back].participle)):
-        if words[back].pos == "number":
+    while back >= 0:
+        word = words[back]
+        pair = word.pos == "conjunction" and back and words[back - 1].pos == words[back + 1].pos == "adjective"
+        fills = word.pos in _FILLERS or (word.pos == "verb" and word.participle) or word.lower in PURE_COLOURS or pair
+        if word.pos == "number" or not fills:
             break
         back -= 1
-    return back >= 0 and words[back].pos in _OPENERS and words[back].lower not in ("that", "this", "these", "those")
+    return back >= 0 and words[back].pos in OPENERS and words[back].lower not in ("that", "this", "these", "those")
 
 
 def _pair_goes_on(words: list[Word], index: int) -> bool:
@@ -202,14 +175,35 @@ def adjective_before_colour(words: list[Word]) -> None:
 
     >>> outline("1boy, spiky black hair, rubber sole shoes")
     'boy x1; hair: spiky, black; shoes: rubber, sole'
+    >>> outline("a bright neon pink flamingo")
+    'flamingo x1: bright, neon, pink'
     """
     for index, word in enumerate(words[:-2]):
-        colour, noun = words[index + 1], words[index + 2]
+        colour = words[index + 1]
         opens = index == 0 or words[index - 1].pos in ("determiner", "comma", "stop", "preposition", "conjunction")
-        coloured = colour.pos == "adjective" and noun.pos == "noun"
+        opens = opens or (words[index - 1].lower in COLOURS and words[index - 1].pos == "adjective")
+        opens = opens and singular(word.lower) not in _NEVER_DESCRIBE  # "a woman blonde hair blue eyes"
+        coloured = colour.pos == "adjective" and leads_to_noun(words, index + 2)
         coloured = coloured and (colour.lower in COLOURS or word.lower in MATERIALS)
         if word.pos == "noun" and not word.plural and opens and coloured:
             word.pos, word.repaired = "adjective", "adjective_before_colour"
+
+
+def colour_before_participle(words: list[Word]) -> None:
+    """A colour and a participle, then the last word of the phrase: that one is the noun.
+
+    >>> outline("an orange checked circle and a small cyan striped square")
+    'circle x1: orange, checked; square x1: small, cyan, striped'
+    """
+    for place, (colour, looks, noun) in enumerate(zip(words, words[1:], words[2:], strict=False)):
+        if colour.lower not in PLAIN_COLOURS or (place and words[place - 1].pos not in _BEFORE_COLOUR):
+            continue
+        describes = looks.pos == "adjective" or (looks.pos == "verb" and looks.lower.endswith("ed"))
+        named = noun.pos == "noun" or (noun.pos in ("adjective", "verb", "other") and _phrase_ends(words, place + 3))
+        if describes and named and (noun.pos == "noun" or looks.lower.endswith("ed")):
+            colour.pos = looks.pos = "adjective"
+            noun.pos, noun.participle = "noun", False
+            colour.repaired = "colour_before_participle"
 
 
 def noun_and_verb_swapped(words: list[Word]) -> None:
@@ -258,14 +252,53 @@ def noun_in_a_list(words: list[Word]) -> None:
         verb = verb or word.pos in ("verb", "be", "relative")
 
 
+def number_of_the_verb(words: list[Word]) -> None:
+    """One thing has a verb with -s: what disagrees with "a" is a noun taken for a verb, or a verb taken for a noun.
+
+    >>> outline("a deer drinks from a stream")
+    'deer x1; stream x1; [action: drinks]; [relation: from]'
+    """
+    for index, word in enumerate(words):
+        if index < 2 or words[index - 1].pos not in ("noun", "adjective"):
+            continue
+        first = index - 1
+        while first > 0 and words[first].pos in ("noun", "adjective"):
+            first -= 1
+        after = words[index + 1] if index + 1 < len(words) else None
+        if words[first].lower not in ARTICLES or (first and words[first - 1].pos == "conjunction"):
+            continue
+        if word.pos == "noun" and word.plural and words[index - 1].pos == "noun" and singular(word.lower) != word.lower:
+            acts = after is not None and after.pos in ("preposition", "determiner", "particle")
+            if acts and singular(words[index - 1].lower) in ANIMATE:
+                word.pos, word.plural, word.repaired = "verb", False, "number_of_the_verb"
+        elif word.pos == "verb" and word.bare and words[index - 1].pos == "noun":
+            person = singular(words[index - 1].lower) in PEOPLE
+            if not person and after is not None and after.pos == "conjunction":
+                word.pos, word.repaired = "noun", "number_of_the_verb"
+
+
+def age(words: list[Word]) -> None:
+    """How old somebody is describes; it is no count.
+
+    >>> outline("a 25 year old woman and two 5-year-old girls")
+    'woman x1: 25, year, old; girls x2: 5-year-old'
+    """
+    for number, year, old in zip(words, words[1:], words[2:], strict=False):
+        if year.lower in ("year", "years", "month", "months") and old.lower == "old" and number.text.isdecimal():
+            number.pos = year.pos = old.pos = "adjective"
+
+
 REPAIRS: tuple[Callable[[list[Word]], None], ...] = (
     known_words,
     noun_taken_for_verb,
     adjective_taken_for_noun,
     determiner_without_noun,
     adjective_before_colour,
+    colour_before_participle,
     noun_and_verb_swapped,
     noun_in_a_list,
+    number_of_the_verb,
+    age,
 )
 
 

@@ -4,22 +4,27 @@ Each rule is one function over a Reading; its name lands in the JSON. The exampl
 of `outline`: entities as "noun xcount: attributes < parent", global phrases as "[kind: text]".
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
 
-from attnmod.parser.abstract import abstraction, event, predicate_noun
-from attnmod.parser.chunks import Chunk
+from attnmod.parser.abstract import abstraction, event, onlooker, predicate_noun
+from attnmod.parser.chunks import Chunk, count_word
 from attnmod.parser.lexicon import (
     ARRANGEMENTS,
     ASPECTS,
     BACKDROPS,
+    BODY_PARTS,
+    CLOTHING,
     COLOURS,
     COUNTED_GROUPS,
+    DOZENS,
     FILLED_WITH,
     GROUPS,
+    HAVING,
+    HOLDING,
     LANDMARKS,
     LOOKING,
     MADE_OF,
-    MEDIA,
     NEGATING_DETERMINERS,
     NEGATING_PREPOSITIONS,
     PIECES,
@@ -27,17 +32,19 @@ from attnmod.parser.lexicon import (
     PURE_COLOURS,
     SAYING,
     SCENE_PREPOSITIONS,
+    SMALL_COPIES,
     SPATIAL,
     SPATIAL_MODIFIERS,
-    STYLE_MARKS,
-    STYLE_NOUNS,
-    STYLE_WORDS,
     SURFACE_PLACES,
+    TELLING,
     TIMES,
+    WEARING,
+    WHEREABOUTS,
     WRITING,
     singular,
 )
 from attnmod.parser.reading import Reading
+from attnmod.parser.style import medium, style_tail
 
 
 def quoted_text(reading: Reading) -> None:
@@ -65,11 +72,41 @@ def quoted_text(reading: Reading) -> None:
                 bearer.extras.append((place, close + 1))
                 reading.linked.update(range(bearer.stop, place))
             else:
-                reading.phrases.append((place, close + 1, "other"))
+                reading.phrases.append((place, close + 1, "other", "quoted_text"))
             for inside in range(place, close + 1):
                 reading.words[inside].pos = "other"
             place = close
         place += 1
+
+
+def capitals(reading: Reading) -> None:
+    """Capitals after "saying" or "the word" are text, too.
+
+    >>> outline("a sign saying STOP HERE and a shirt with the word HELLO")
+    'sign x1; shirt x1'
+    """
+    place = 0
+    while place < len(reading.words):
+        stop = place
+        while stop < len(reading.words) and _is_shouted(reading.words[stop].text):
+            stop += 1
+        told = reading.word(place - 1) in WRITING | TELLING
+        if stop > place and told:
+            reading.chunks = [chunk for chunk in reading.chunks if chunk.stop < place or chunk.first >= stop]
+            bearer = reading.chunk_before(place)
+            if bearer is not None and reading.head(bearer) in WRITING:
+                reading.chunks.remove(bearer)
+                bearer = reading.chunk_before(place)
+            if bearer is not None and reading.gap_words(bearer.stop, place) <= SAYING:
+                bearer.extras.append((place, stop))
+                reading.linked.update(range(bearer.stop, place))
+                for inside in range(place, stop):
+                    reading.words[inside].pos = "other"
+        place = max(stop, place + 1)
+
+
+def _is_shouted(word: str) -> bool:
+    return len(word) > 1 and word.isupper()
 
 
 def spatial_noun(reading: Reading) -> None:
@@ -98,49 +135,33 @@ def _only(reading: Reading, chunk: Chunk, allowed: frozenset[str]) -> bool:
     return all(reading.word(place) in allowed for place in chunk.modifiers)
 
 
-def medium(reading: Reading) -> None:
-    """What the picture is made as, before "of" at the start, is style.
-
-    >>> outline("an oil painting of a fox")
-    'fox x1; [style: an oil painting of]'
-    >>> outline("bird's eye view of a harbor")
-    "harbor x1; [style: bird's eye view of]"
-    """
-    first: int | None = None
-    for chunk in reading.chunks:
-        if chunk.role != "entity":
-            continue
-        first = chunk.first if first is None else first
-        if reading.pos(chunk.stop) == "possessive":
-            continue  # "a bird's eye view of"
-        if singular(reading.head(chunk)) not in MEDIA or reading.word(chunk.stop) != "of":
-            return  # only before the first thing
-        if reading.chunk_from(chunk.stop + 1) is None:
-            return
-        reading.make_phrase(first, chunk.stop + 1, "style", "medium")
-        first = None
-
-
 def partitive(reading: Reading) -> None:
     """ "a wedge of lime" is lime, "a pair of red shoes" is two shoes, "the smooth surface of the lake" a smooth lake.
 
     >>> outline("a wedge of green lime, a pair of red shoes and a group of people")
     'lime x1: green; shoes x2: red; people'
-    >>> outline("the smooth surface of the lake")
-    'lake x1: smooth'
+    >>> outline("the smooth surface of the lake and the river's dark surface")
+    'lake x1: smooth; river x1: dark'
     """
     for chunk in list(reading.chunks):
+        owner = reading.chunk_before(chunk.first)
+        owned = owner is not None and owner.stop + 1 == chunk.first and reading.pos(chunk.first - 1) == "possessive"
+        if owned and owner is not None and singular(reading.head(chunk)) in ASPECTS - BODY_PARTS:
+            owner.extras += [(place, place + 1) for place in chunk.modifiers]
+            reading.linked.update(range(owner.stop, chunk.stop))
+            reading.chunks.remove(chunk)
+            continue
         if chunk.role != "entity" or reading.word(chunk.stop) != "of":
             continue
         whole = reading.chunk_from(chunk.stop + 1)
         noun = singular(reading.head(chunk))
         if whole is None or whole.role != "entity":
             continue
-        if noun in COUNTED_GROUPS:
+        if noun in COUNTED_GROUPS and (chunk.count or not reading.words[chunk.head].plural):  # "dozens of" is open
             whole.count = COUNTED_GROUPS[noun] * (chunk.count or 1)
         elif noun in PIECES:
             whole.count = chunk.count
-        elif noun not in GROUPS and noun not in ASPECTS:
+        elif noun not in GROUPS and noun not in ASPECTS and noun not in COUNTED_GROUPS and noun not in DOZENS:
             continue
         whole.first, whole.opener, whole.rule = chunk.first, chunk.opener, "partitive"
         whole.modifiers = [*chunk.modifiers, *whole.modifiers]
@@ -154,10 +175,19 @@ def ellipsis(reading: Reading) -> None:
     'cars x2; cars x1: red < cars; cars x1: blue < cars'
     >>> outline("two green and one grey parrot, a blue and a red ball")
     'parrot x2: green; parrot x1: grey; ball x1: blue; ball x1: red'
+    >>> outline("a red car and a blue one")
+    'car x1: red; car x1: blue'
+    >>> outline("two dogs, one with a red collar and the other asleep")
+    'dogs x2; dogs x1 < dogs; collar x1: red < dogs; dogs x1: asleep < dogs'
     """
+    _one_and_the_other(reading)
     for place, chunk in enumerate(reading.chunks):
         noun = reading.words[chunk.head]
         other = "other" in [reading.word(part) for part in range(chunk.first, chunk.head)]  # "the other orange"
+        if noun.lower in ("one", "ones"):
+            if place and chunk.modifiers:  # "a red car and a blue one"
+                chunk.head_text, chunk.rule = _named(reading, _meant(reading, place)), "ellipsis"
+            continue
         bare = noun.lower in PURE_COLOURS or (noun.lower in COLOURS and (other or noun.repaired != ""))
         modifiers = [part for part in chunk.modifiers if reading.word(part) != "other"]
         if not bare or chunk.opener in ("", *NEGATING_DETERMINERS) or modifiers:
@@ -166,7 +196,7 @@ def ellipsis(reading: Reading) -> None:
         if shared and not _shares_noun(reading, chunk):
             continue  # "an orange"
         earlier = [other for other in reversed(reading.chunks[:place]) if not other.head_text]
-        several = [other for other in earlier if reading.words[other.head].plural or (other.count or 1) > 1]
+        several = [other for other in earlier if _is_several(reading, other)]
         before = next(iter([*several, *earlier]), None)
         after = next((other for other in reading.chunks[place + 1 :] if not other.head_text), None)
         if before is not None and not shared and not reading.stop_between(before.stop, chunk.first):
@@ -178,64 +208,47 @@ def ellipsis(reading: Reading) -> None:
         chunk.head_text, chunk.modifiers, chunk.rule = reading.words[named.head].text, [chunk.head], "ellipsis"
 
 
+def _meant(reading: Reading, place: int) -> Chunk:
+    """What "a blue one" is one of: the nearest thing that was described, else the nearest."""
+    earlier = reading.chunks[place - 1 :: -1] if place else []
+    return next((chunk for chunk in earlier if chunk.modifiers), earlier[0])
+
+
+def _named(reading: Reading, chunk: Chunk) -> str:
+    return chunk.head_text or reading.words[chunk.head].text
+
+
+def _one_and_the_other(reading: Reading) -> None:
+    """Phrases for "one", "two" and "the other" that say something of some of several things that were named."""
+    whole: Chunk | None = None
+    for place, word in enumerate(reading.words):
+        number = count_word(word.lower) if word.pos == "number" else None
+        if (number is None and word.lower not in ("one", "other", "another")) or reading.chunk_at(place) is not None:
+            continue
+        first = place - (reading.word(place - 1) == "the")
+        opens = reading.word(first - 1) in ("and", ":", ",", "while") or reading.pos(first - 1) == "stop"
+        opens = opens or reading.pos(place + 1) == "be"
+        said = reading.pos(place + 1) in ("verb", "be", "adjective") or reading.word(place + 1) in ("with", "in", "of")
+        if not opens or not said:
+            continue
+        earlier = [chunk for chunk in reversed(reading.chunks) if chunk.stop <= first]
+        whole = whole or next((chunk for chunk in earlier if _is_several(reading, chunk)), None)
+        if whole is not None:
+            part = Chunk(first, place + 1, place, opener=reading.word(first), count=number or 1, rule="ellipsis")
+            part.head_text, part.parent = reading.words[whole.head].text, whole
+            reading.chunks.insert(bisect_right(reading.chunks, first, key=lambda one: one.first), part)
+
+
+def _is_several(reading: Reading, chunk: Chunk) -> bool:
+    return not chunk.head_text and (reading.words[chunk.head].plural or (chunk.count or 1) > 1)
+
+
 def _shares_noun(reading: Reading, chunk: Chunk) -> bool:
     """ "a blue and a red balloon": a colour, then "and" with another colour and the noun."""
     after = reading.chunk_from(chunk.stop + 1)
     if reading.head(chunk) not in PURE_COLOURS or reading.pos(chunk.stop) != "conjunction" or after is None:
         return False
     return [reading.word(place) in PURE_COLOURS for place in after.modifiers] == [True]
-
-
-def style_tail(reading: Reading) -> None:
-    """Comma segments of looks and quality, and "by ...", are style.
-
-    >>> outline("a castle, highly detailed, cinematic lighting, by Greg Rutkowski, 4k")
-    'castle x1; [style: highly detailed]; [style: cinematic lighting]; [style: by Greg Rutkowski]; [style: 4k]'
-    >>> outline("a fox in the style of Monet")
-    'fox x1; [style: in the style of Monet]'
-    """
-    for number, (first, stop) in enumerate(reading.segments()):
-        start = _style_start(reading, first, stop)
-        if start is None and _is_style(reading, first, stop, number):
-            start = first
-        if start is not None:
-            reading.make_phrase(start, stop, "style", "style_tail")
-            continue
-        for place in range(first, stop):
-            chunk = reading.chunk_at(place)
-            if reading.word(place) in STYLE_MARKS and (chunk is None or chunk.stop - chunk.first == 1):
-                reading.make_phrase(place, place + 1, "style", "style_tail")
-
-
-def _style_start(reading: Reading, first: int, stop: int) -> int | None:
-    """Where "in the style of", "in anime style" or "by <name>" begins in a segment."""
-    if reading.word(first) in ("by", "inspired") and first > 0:
-        return first
-    for chunk in reading.chunks:
-        if first <= chunk.first and chunk.stop <= stop and reading.head(chunk) == "style" and chunk.role == "entity":
-            before = chunk.first - 1
-            if before >= first and reading.word(before) in ("in", "with"):
-                return before
-            if chunk.first == first and first > 0:
-                return first
-    return None
-
-
-def _is_style(reading: Reading, first: int, stop: int, number: int) -> bool:
-    chunks = [chunk for chunk in reading.chunks if first <= chunk.first and chunk.stop <= stop]
-    chunks = [chunk for chunk in chunks if chunk.role == "entity"]
-    words = [reading.words[place] for place in range(first, stop)]
-    content = [word for word in words if word.pos in ("noun", "adjective", "adverb", "verb", "number")]
-    if not content or any(word.pos in ("be", "relative") for word in words):
-        return False
-    if all(word.lower in STYLE_WORDS | STYLE_NOUNS for word in content):
-        return number > 0 or not any(word.pos in ("determiner", "number") for word in words[:1])
-    if number == 0 and words[0].pos in ("determiner", "number"):
-        return False
-    if not chunks or any(chunk.opener for chunk in chunks):
-        return False
-    heads = {singular(reading.head(chunk)) for chunk in chunks} | {reading.head(chunk) for chunk in chunks}
-    return heads <= STYLE_NOUNS | {singular(noun) for noun in STYLE_NOUNS} | MEDIA
 
 
 def scene(reading: Reading) -> None:
@@ -247,12 +260,16 @@ def scene(reading: Reading) -> None:
     'fox x1; [scene: in a dark forest]; [scene: at night]'
     >>> outline("a fox near a lake")
     'fox x1; lake x1; [relation: near]'
+    >>> outline("a couple in Paris")
+    'couple x1; [scene: in Paris]'
     """
-    segments = set(reading.segments())
+    segments = reading.segments()
     for place, chunk in enumerate(reading.chunks):
         if chunk.role != "entity" or reading.pos(chunk.stop) == "possessive":
             continue
         noun = singular(reading.head(chunk))
+        if _is_no_place(reading, chunk):
+            continue
         first = chunk.first
         owner = reading.chunks[place - 1] if place else None
         if owner is not None and owner.stop + 1 == first and reading.pos(first - 1) == "possessive":
@@ -260,6 +277,8 @@ def scene(reading: Reading) -> None:
         whole_segment = (first, chunk.stop) in segments
         if noun in BACKDROPS and reading.pos(first - 1) == "preposition":
             reading.make_phrase(first - 1, chunk.stop, "scene", "scene")
+        elif noun == "moon" and reading.word(first - 1) != "on":
+            continue  # "howling at the moon"
         elif noun in _SCENES[reading.places] and _sets_scene(reading, first, noun):
             begin = first - 1 if _leads_to_scene(reading, first - 1) else first
             reading.make_phrase(begin, chunk.stop, "scene", "scene")
@@ -267,6 +286,11 @@ def scene(reading: Reading) -> None:
             reading.make_phrase(first, chunk.stop, "scene", "scene")  # ", dark forest, ..."
         elif first == 0 and noun == "scene":
             reading.make_phrase(first, chunk.stop, "scene", "scene")  # "Kitchen scene, ..."
+        elif reading.word(first - 1) in ("in", "at") and _is_name_of_place(reading, chunk):
+            reading.make_phrase(first - 1, chunk.stop, "scene", "scene")  # "in Paris"
+    for first, stop in segments:
+        if stop == first + 1 and first > 0 and reading.word(first) in WHEREABOUTS and reading.places != "entity":
+            reading.make_phrase(first, stop, "scene", "scene")
 
 
 # what can be a scene, with a preposition and as a bare tag, by the option `places`
@@ -274,10 +298,28 @@ _SCENES = {"auto": PLACES | TIMES, "scene": PLACES | TIMES, "entity": TIMES}
 _TAGS = {"auto": (PLACES | TIMES) - LANDMARKS, "scene": PLACES | TIMES, "entity": TIMES}
 
 
+def _is_no_place(reading: Reading, chunk: Chunk) -> bool:
+    """ "a toy kitchen", "a kitchen island": things whose noun is a place."""
+    before = {reading.word(place) for place in chunk.modifiers}
+    return bool(before & SMALL_COPIES) or (reading.head(chunk) == "island" and "kitchen" in before)
+
+
+def _is_name_of_place(reading: Reading, chunk: Chunk) -> bool:
+    """Names after "in" and "at" are places, unless one wears them."""
+    words = [word for word in reading.words[chunk.first : chunk.stop] if word.lower != "the"]
+    named = all(word.name and word.text[0].isupper() for word in words)
+    return named and reading.places != "entity" and not {reading.head(chunk), singular(reading.head(chunk))} & CLOTHING
+
+
 def _leads_to_scene(reading: Reading, place: int) -> bool:
     """Whether this preposition can make a scene of the place that follows."""
     any_will_do = reading.places == "scene" and reading.pos(place) == "preposition"
-    return reading.word(place) in SCENE_PREPOSITIONS or (any_will_do and reading.word(place) not in ("of", "with"))
+    return reading.word(place) in SCENE_PREPOSITIONS | {"by"} or (
+        any_will_do and reading.word(place) not in ("of", "with")
+    )
+
+
+_WITHIN = ("middle", "center", "centre", "corner", "midst", "heart", "edge", "end", "side", "top", "bottom")
 
 
 def _sets_scene(reading: Reading, first: int, noun: str) -> bool:
@@ -289,8 +331,11 @@ def _sets_scene(reading: Reading, first: int, noun: str) -> bool:
         return False  # "on a hill"
     if (before == "at" and earlier in LOOKING) or earlier in MADE_OF | FILLED_WITH:
         return False  # "looking at the city", "covered in snow"
-    in_the_middle = any(stop == first and kind == "relation" for _, stop, kind in reading.phrases)
-    return before in SCENE_PREPOSITIONS or in_the_middle
+    relations = [start for start, stop, kind, _ in reading.phrases if stop == first and kind == "relation"]
+    # "in the middle of the street", but not "to the left of the square" nor "in front of the house"
+    in_the_middle = any(reading.word(start) in ("in", "at", "on") for start in relations)
+    in_the_middle = in_the_middle and earlier in _WITHIN
+    return before in SCENE_PREPOSITIONS or in_the_middle or (before == "by" and noun in TIMES)
 
 
 def negation(reading: Reading) -> None:
@@ -300,14 +345,17 @@ def negation(reading: Reading) -> None:
     'man x1; not hat x1; not gloves; [relation: without]'
     >>> outline("a street with no cars")
     'street x1; not cars; [relation: with]'
+    >>> outline("a girl not wearing a hat in a room that doesn't have windows")
+    "girl x1; not hat x1; not windows; [action: not wearing]; [scene: in a room]; [action: doesn't have]"
     """
     before: Chunk | None = None
     for chunk in reading.chunks:
         if chunk.role != "entity":
             before = None
             continue
-        said = chunk.opener in NEGATING_DETERMINERS or reading.word(chunk.first - 1) in NEGATING_PREPOSITIONS
-        said = said or (reading.word(chunk.first - 1) == "not" and chunk.opener != "")
+        leads = reading.word(chunk.first - 1)
+        said = chunk.opener in NEGATING_DETERMINERS or leads in NEGATING_PREPOSITIONS or leads == "neither"
+        said = said or (leads == "not" and chunk.opener != "") or _is_denied(reading, chunk.first - 1)
         also = before is not None and (
             reading.gap(before, chunk) in (["or"], ["nor"], [",", "or"])
             or (reading.gap(before, chunk) == ["and"] and not chunk.opener)
@@ -320,8 +368,18 @@ def negation(reading: Reading) -> None:
             before = None
 
 
+def _is_denied(reading: Reading, verb: int) -> bool:
+    """Whether a verb of wearing, holding or having stands here with "not" before it."""
+    while reading.word(verb) in ("any", "on"):
+        verb -= 1
+    if reading.word(verb) not in WEARING | HOLDING | HAVING | {"contain", "show", "include"}:
+        return False
+    return reading.word(verb - 1) in ("not", "n't", "n\u2019t", "never")
+
+
 ROLES: tuple[Callable[[Reading], None], ...] = (
     quoted_text,
+    capitals,
     spatial_noun,
     medium,
     partitive,
@@ -329,6 +387,7 @@ ROLES: tuple[Callable[[Reading], None], ...] = (
     style_tail,
     negation,
     scene,
+    onlooker,
     event,
     abstraction,
     predicate_noun,

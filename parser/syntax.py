@@ -128,9 +128,9 @@ def _assemble(text: str, cleaned: Cleaned, reading: Reading) -> Prompt:
             )
         )
     found = []
-    for first, stop, kind in global_phrases(reading, things):
+    for first, stop, kind, rule in global_phrases(reading, things):
         start, end = reading.words[first].start, reading.words[stop - 1].end
-        found.append(Phrase(text[start:end], (start, end), kind))
+        found.append(Phrase(text[start:end], (start, end), kind, rule))
     found += _syntax_inside(text, cleaned, entities, found)
     found.sort(key=lambda phrase: phrase.span)
     return Prompt(text, tuple(entities), tuple(found), (*cleaned.warnings, *_negations(entities)))
@@ -143,7 +143,7 @@ def _syntax_inside(text: str, cleaned: Cleaned, entities: list[Entity], found: l
         return any(part.span[0] <= start and end <= part.span[1] for part in parts)
 
     runs = [run for run in cleaned.syntax if inside(entities, *run) and not inside(found, *run)]
-    return [Phrase(text[start:end], (start, end), "other") for start, end in runs]
+    return [Phrase(text[start:end], (start, end), "other", "weight_syntax") for start, end in runs]
 
 
 def _word_spans(things: list[Chunk]) -> dict[Chunk, tuple[int, int]]:

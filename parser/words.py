@@ -23,7 +23,9 @@ class Word:
         pos: determiner, possessive (his, 's), number, adjective, adverb, noun, verb, be, preposition, conjunction,
             particle ("jutted up"), relative (that, which, who), pronoun, comma, stop, quote or other.
         plural: a noun in the plural.
+        name: a proper noun, as the model has it.
         participle: a verb form that can stand before a noun (smiling, carved).
+        bare: a present tense or an infinitive without -s (run, shine), which no single thing can be the subject of.
         modifier: the model thinks that it modifies a noun to its right.
         subject: index of the word the model takes for the subject of this verb, or None.
         describes: index of the noun that the model puts this adjective to, where that stands before it.
@@ -35,7 +37,9 @@ class Word:
     end: int
     pos: str
     plural: bool = False
+    name: bool = False
     participle: bool = False
+    bare: bool = False
     modifier: bool = False
     subject: int | None = None
     describes: int | None = None
@@ -84,6 +88,7 @@ def read_words(doc: Any, text: str) -> list[Word]:
         else:
             words.append(_read(token, text))
             word_of.append(len(words) - 1)
+    _find_single_quotes(words, text)
     for token in doc:
         here = word_of[token.i]
         if token.dep_ in _SUBJECTS and here >= 0:
@@ -95,6 +100,21 @@ def read_words(doc: Any, text: str) -> list[Word]:
         if token.dep_ == "cop" and word_of[token.i] >= 0 and words[word_of[token.i]].subject is None:
             words[word_of[token.i]].subject = words[word_of[token.head.i]].subject
     return words
+
+
+def _find_single_quotes(words: list[Word], text: str) -> None:
+    """Pairs of single quotes around words: no apostrophes, since one opens behind a blank and one closes before one."""
+    opened: Word | None = None
+    for word in words:
+        if word.text not in ("'", "\u2018", "\u2019"):
+            continue
+        blank_before = word.start == 0 or text[word.start - 1] in " ("
+        blank_behind = word.end >= len(text) or not text[word.end].isalnum()
+        if opened is None and blank_before and not blank_behind:
+            opened = word
+        elif opened is not None and not blank_before and blank_behind:
+            opened.pos = word.pos = "quote"
+            opened = None
 
 
 def _joins(before: Word, token: Any) -> bool:
@@ -148,7 +168,9 @@ def _read(token: Any, text: str) -> Word:
         end=end,
         pos=pos,
         plural=token.tag_ in ("NNS", "NNPS") or morph.get("Number") == "Plur",
+        name=token.pos_ == "PROPN",
         # a regular past is spelled like the participle, and before a noun the tagger often takes one for the other
         participle=morph.get("VerbForm") in ("Part", "Ger") or (token.tag_ == "VBD" and lower.endswith("ed")),
+        bare=token.tag_ in ("VB", "VBP"),
         modifier=token.dep_ in _MODIFIERS and token.head.i > token.i,
     )

@@ -87,7 +87,7 @@ def _add_generate(commands) -> None:
     # Left out means: from the record if there is one, else the default. So argparse must not fill in defaults.
     command.add_argument("prompt", nargs="?", help="what to draw")
     command.add_argument("--from", dest="record", type=Path, metavar="RECORD", help="make a recorded image again")
-    command.add_argument("--model", metavar="DIR_OR_ID", help="SDXL pipeline; left out, a small untrained one")
+    command.add_argument("--model", metavar="DIR_OR_ID", help="SDXL pipeline; left out, the shipped miniature")
     command.add_argument("--negative-prompt", metavar="TEXT")
     command.add_argument("--steps", type=int, help="denoising steps (20)")
     command.add_argument("--guidance-scale", type=float, metavar="SCALE", help="1 and below: no guidance (5)")
@@ -105,6 +105,7 @@ def _add_generate(commands) -> None:
 
 def _generate(options: argparse.Namespace) -> None:
     from attnmod.sampler import generate as generation
+    from attnmod.sampler.miniature import is_shipped
 
     settings = _settings(options)
     if options.out is None:
@@ -127,8 +128,8 @@ def _generate(options: argparse.Namespace) -> None:
             print(f"entity  {entity.text}{' (negated)' if entity.negated else ''}")
         for warning in result.prompt.warnings:
             print(f"attnmod: warning: {warning}", file=sys.stderr)
-    if settings.model is None:
-        print("note    the built-in model is untrained: its picture is noise. --model takes a real SDXL pipeline.")
+    if settings.model is None and not is_shipped():
+        print("note    no trained model is installed: this picture is noise. --model takes a real SDXL pipeline.")
 
 
 def _settings(options: argparse.Namespace):

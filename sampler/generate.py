@@ -10,6 +10,7 @@ import math
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from typing import Any
 import attnmod
 from attnmod.parser.prompt import Prompt
 from attnmod.sampler.config import ModulationConfig
+from attnmod.sampler.miniature import MINIATURE, beyond_the_world, is_shipped
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -34,7 +36,8 @@ class Settings:
     Attributes:
         prompt: the text; "(red hat:1.3)", "ball++" and "[cat]" weigh words.
         negative_prompt: left out, the model's own empty one.
-        model: a folder or an id of a model hub; None is the small built-in pipeline.
+        model: a folder or an id of a model hub; None is the shipped miniature (an untrained pipeline where an
+            installation lacks it).
         steps: denoising steps, at least 1.
         guidance_scale: of classifier-free guidance; 1 and below turn it off.
         seed: of the noise, drawn on the CPU whatever the device.
@@ -121,6 +124,8 @@ def generate(settings: Settings, pipe: Any = None) -> Generated:
     # The text that is encoded is the one without weight syntax: a tokenizer would take "(hat:1.3)" for words.
     understood = parse_prompt(settings.prompt, weights=True)
     if pipe is None:
+        if settings.model is None and is_shipped() and (warning := beyond_the_world(understood.text)):
+            warnings.warn(warning, stacklevel=2)
         pipe = load_pipeline(settings)
     call: dict[str, Any] = dict(
         prompt=understood.text,
@@ -164,12 +169,14 @@ def load_pipeline(settings: Settings) -> Any:
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "float16" if torch.device(device).type == "cuda" else "float32"
-    if settings.model is None:
+    if settings.model is not None:
+        pipe = _load_model(settings.model, getattr(torch, dtype))
+    elif is_shipped():
+        pipe = _load_model(str(MINIATURE), getattr(torch, dtype))
+    else:
         from attnmod.sampler.untrained import sdxl_shaped_pipeline
 
         pipe = sdxl_shaped_pipeline()
-    else:
-        pipe = _load_model(settings.model, getattr(torch, dtype))
     return pipe.to(device=device, dtype=getattr(torch, dtype))
 
 

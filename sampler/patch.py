@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from attnmod.parser.align import CLIP_LENGTH, align_tokens
+from attnmod.parser.align import CLIP_LENGTH, SPLITS, align_tokens
 from attnmod.parser.prompt import Prompt
 from attnmod.parser.second import join_second
 from attnmod.parser.syntax import parse_prompt
@@ -114,9 +114,7 @@ class ModulationHandle(MapQueries):
 
     # -- attaching and removing
 
-    def _attach(
-        self, config: ModulationConfig, instead_of: "ModulationHandle | None" = None
-    ) -> "ModulationHandle":
+    def _attach(self, config: ModulationConfig, instead_of: "ModulationHandle | None" = None) -> "ModulationHandle":
         """Attach with these settings, in the place of another handle or of this one's own old settings.
 
         What can go wrong is done before anything is touched. Should attaching itself fail, what was done is undone,
@@ -199,6 +197,7 @@ class ModulationHandle(MapQueries):
         *,
         entities: Sequence[Any] | None = None,
         masks: Sequence[Any] | None = None,
+        split: str | None = None,
     ) -> None:
         """Say what an embedding means, or how a text is to be understood.
 
@@ -211,6 +210,9 @@ class ModulationHandle(MapQueries):
             masks: of a single prompt, one for each of its entities: who owns which patch, in place of the vote. A PIL
                 image (white is inside) or a tensor [h, w] in 0 to 1, of any size; None for an entity without a
                 region. Patches that no mask covers are nobody's and see every token.
+            split: how a text of more than 77 tokens was cut into windows for its embedding: "tokens" (sd_embed),
+                "sentences" (Compel), "phrases" or "words", as `align_tokens` has it. Left out, "tokens", with a
+                warning where the others would put an entity elsewhere.
 
         Raises:
             ValueError: as many prompts as embeddings are needed; entities that are not in the text; masks that do
@@ -240,7 +242,7 @@ class ModulationHandle(MapQueries):
         if regions is not None:
             self._masks[parsed[0].text] = regions
         if prompt_embeds is not None:
-            self._remember(parsed, prompt_embeds)
+            self._remember(parsed, prompt_embeds, split=split)
         self._state.forget()
 
     def _parse(self, prompt: str | Prompt) -> Prompt:
@@ -248,13 +250,19 @@ class ModulationHandle(MapQueries):
             return prompt
         return self._given.get(prompt) or parse_prompt(prompt, model=self._spacy_model)
 
-    def _remember(self, prompts: list[Prompt], embeddings: torch.Tensor, seconds: list[Prompt] | None = None) -> None:
+    def _remember(
+        self,
+        prompts: list[Prompt],
+        embeddings: torch.Tensor,
+        seconds: list[Prompt] | None = None,
+        split: str | None = None,
+    ) -> None:
         """Pair prompts (seconds: what the second encoder reads) with embeddings [n, T, C], adjacent rows of each."""
         length = embeddings.shape[1]
         tokenizer = getattr(self.pipe, "tokenizer", None) or self.pipe.tokenizer_2
         # A prompt that has its tokens keeps them: their weights may have been set by hand.
         self.prompts = [
-            prompt if len(prompt.tokens) == length else _align(prompt, tokenizer, length) for prompt in prompts
+            prompt if len(prompt.tokens) == length else _align(prompt, tokenizer, length, split) for prompt in prompts
         ]
         if seconds is not None:
             aligned = [_align(second, self.pipe.tokenizer_2, length) for second in seconds]
@@ -390,10 +398,24 @@ def _as_config(config: ModulationConfig | str | None) -> ModulationConfig:
     return config
 
 
-def _align(prompt: Prompt, tokenizer: Any, length: int) -> Prompt:
+def _align(prompt: Prompt, tokenizer: Any, length: int, split: str | None = None) -> Prompt:
     """Tokens for an embedding of this length; a multiple of 77 is chunks of 77, each with its own BOS and EOS."""
     chunks = length // CLIP_LENGTH if length % CLIP_LENGTH == 0 else 1
-    return align_tokens(prompt, tokenizer, length=length // chunks, chunks=chunks)
+    layout: Any = dict(length=length // chunks, chunks=chunks)
+    aligned = align_tokens(prompt, tokenizer, **layout, split=split or "tokens")
+    if chunks > 1 and split is None:
+        others = (align_tokens(prompt, tokenizer, **layout, split=other) for other in SPLITS)
+        if any(
+            [token.entities for token in other.tokens] != [token.entities for token in aligned.tokens]
+            for other in others
+        ):
+            warnings.warn(
+                f"{prompt.text[:40]!r}... has more than {CLIP_LENGTH} tokens, and tools cut such texts at different"
+                ' places; taken is split="tokens", as sd_embed does. Say handle.set_prompt(..., split=...):'
+                ' "sentences" for Compel',
+                stacklevel=4,
+            )
+    return aligned
 
 
 def _as_list(texts: str | Sequence[str]) -> list[str]:

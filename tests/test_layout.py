@@ -23,6 +23,7 @@ ALLOWED = {
         "transformers",
         "PIL",
         "numpy",
+        "tqdm",
         "attnmod",
         "attnmod.sampler",
         "attnmod.parser",

@@ -22,6 +22,31 @@ for case in (sdxl_cases()[0], sdxl_cases()[2]):
     codes[case.name] = asdict(read(compile_launch(record(case, "sm_90"), "sm_90", scale_type="fp64")))
 print(json.dumps(codes))
 """
+CONTROLS = """
+import json
+from dataclasses import asdict
+import triton, triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from benchmarks.datasheet import _columns, faults, sdxl_cases
+from benchmarks.launches import compile_launch, record
+from benchmarks.machine_code import read
+
+@triton.jit
+def double(x_ptr):
+    tl.store(x_ptr, tl.load(x_ptr) * 2.0 + 1.0)
+
+case = sdxl_cases()[2]
+for change in ({"maxnreg": 64}, {"TOKEN_TILES": ((0, 128),)}):
+    launch = record(case, "sm_90")
+    launch.arguments.update(change)
+    code = read(compile_launch(launch, "sm_90"))
+    row = asdict(code) | {"architecture": "sm_90", "kernel": case.name, "blocks_per_processor": 1}
+    row["columns_of_exponentials"] = _columns("sm_90", launch, code)
+    print(json.dumps(faults(row, {})))
+source = ASTSource(fn=double, signature={"x_ptr": "*fp64"}, constexprs={}, attrs={})
+print(json.dumps(read(triton.compile(source, target=GPUTarget("cuda", 90, 32))).fp64))
+"""
 
 
 def run(arguments: list[str], cache: Path) -> subprocess.CompletedProcess:
@@ -98,6 +123,59 @@ def test_other_rows_have_a_ceiling(rows):
     name = f"{row['architecture']} {row['kernel']}"
     assert faults(row, {name: 16}) == []
     assert "where 8 were recorded" in faults(row, {name: 8})[0]
+
+
+def test_a_kernel_that_does_not_compile_is_a_fault(rows):
+    from benchmarks.datasheet import faults
+
+    row = {name: rows[0][name] for name in ("architecture", "kernel", "tiles", "programs")} | {"error": "it is a test"}
+    name = f"{row['architecture']} {row['kernel']}"
+    assert faults(row, {}) == [f"{name}: does not compile: it is a test"]
+    assert faults(row, {name: -1}) == []  # as was recorded
+
+
+def test_candidates_are_not_held_to_anything(rows):
+    from benchmarks.datasheet import faults
+
+    assert faults(rows[0] | {"candidate": True, "spill_bytes": 8, "fp64": 1}, {}) == []
+
+
+def test_the_exit_code(rows, monkeypatch, tmp_path, capsys):
+    from benchmarks import datasheet
+
+    arguments = ["--set", "sdxl", "--json", str(tmp_path / "sheet.json"), "--markdown", str(tmp_path / "sheet.md")]
+    monkeypatch.setattr(datasheet, "sheet", lambda *_: rows)
+    assert datasheet.main(arguments) == 0
+    assert json.loads((tmp_path / "sheet.json").read_text())["rows"] == rows
+    assert rows[0]["kernel"] in (tmp_path / "sheet.md").read_text()
+    monkeypatch.setattr(datasheet, "sheet", lambda *_: [rows[0] | {"spills": 2, "spill_bytes": 8}, *rows[1:]])
+    assert datasheet.main(arguments) == 1
+    assert "spills 8 bytes" in capsys.readouterr().err
+
+
+def test_what_is_counted_is_read_from_the_machine_code(cache):
+    """A limit of 64 registers spills; a prompt padded to 128 columns takes 128 exponentials; float64 is seen."""
+    path = cache / "controls.py"
+    path.write_text(CONTROLS)
+    result = run([str(path)], cache)
+    assert result.returncode == 0, result.stderr
+    spilled, padded, double = (json.loads(line) for line in result.stdout.splitlines())
+    assert any("spills" in fault for fault in spilled)
+    assert any("more than 80" in fault for fault in padded)
+    assert double > 0
+
+
+def test_exponentials_beside_products():
+    from benchmarks.machine_code import _beside_products, _Instruction
+
+    def body(*words: str) -> list:
+        return [_Instruction(place, word, None) for place, word in enumerate(words)]
+
+    issue, wait, exponential = "HGMMA.64x64x16.F32", "WARPGROUP.DEPBAR.LE gsb0, 0x0", "MUFU.EX2"
+    assert _beside_products(body(exponential, issue, wait, exponential)) == 0
+    assert _beside_products(body(issue, exponential, exponential, wait, exponential)) == 2
+    assert _beside_products(body(exponential, wait, exponential, issue)) == 1  # from the iteration before
+    assert _beside_products(body(issue, "WARPGROUP.DEPBAR.LE gsb0, 0x1", exponential, wait)) == 1  # one may go on
 
 
 def test_a_float64_scale_is_narrowed_at_once(cache):

@@ -3,6 +3,7 @@
 import doctest
 import json
 import re
+from collections import Counter
 
 import pytest
 
@@ -14,6 +15,8 @@ FLOORS = {
     ("development", "hard"): (0.97, 0.97),
     ("held-out", "simple"): (0.98, 0.98),
     ("held-out", "hard"): (0.94, 0.95),
+    ("blind", "simple"): (0.94, 0.97),
+    ("blind", "hard"): (0.97, 0.97),
 }
 
 
@@ -38,8 +41,9 @@ def test_floors(rows, group, floors):
 def test_the_gold_set_is_sound(examples):
     assert len(examples) >= 200
     assert len({example.text for example in examples}) == len(examples)
-    held_out = sum(example.split == "held-out" for example in examples)
-    assert 0.29 <= held_out / len(examples) <= 0.34
+    splits = Counter(example.split for example in examples)
+    assert 0.29 <= splits["held-out"] / (splits["held-out"] + splits["development"]) <= 0.34
+    assert splits["blind"] >= 60
     for example in examples:
         text = example.text.lower()
         for thing in example.things:
@@ -49,6 +53,28 @@ def test_the_gold_set_is_sound(examples):
         for _, words in example.phrases:
             for word in re.findall(r"[\w'-]+", words.lower()):
                 assert word in text, example
+
+
+def test_the_first_measurement_of_the_blind_draw_is_of_these_prompts(examples):
+    """The kept figures count what is annotated in the files, kind by kind: not one annotation was changed since."""
+    rows, commit = benchmark.read_first(benchmark.RESULTS / benchmark.FIRST)
+    assert commit
+    blind = [example for example in examples if example.split == "blind"]
+    perfect = [benchmark.facts(example.things, example.phrases) for example in blind]
+    for row in rows:
+        kinds = {"simple": benchmark.SIMPLE, "hard": benchmark.HARD, "all": tuple({one.kind for one in blind})}
+        members = kinds.get(row["kind"], (row["kind"],))
+        chosen = [pair for pair in zip(blind, perfect, strict=True) if pair[0].kind in members]
+        scores = benchmark.score(*zip(*chosen, strict=True))
+        assert row["prompts"] == len(chosen)
+        assert {fact: row[fact].gold for fact in benchmark.FACTS} == {fact: scores[fact].gold for fact in scores}
+
+
+def test_a_draw_is_blind_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
+    (tmp_path / benchmark.FIRST).write_text("{}")
+    with pytest.raises(FileExistsError, match="blind once"):
+        benchmark.main(["--first"])
 
 
 def test_a_perfect_answer_scores_one_and_none_scores_nothing(examples):

@@ -93,6 +93,19 @@ def test_dtypes(backend, dtype, share, vote, device):
     check_cross_attention(q, k, v, backend, **options)
 
 
+@pytest.mark.parametrize("share", [False, True], ids=["per-head", "shared"])
+@pytest.mark.parametrize("lead", [0.0, 20.3], ids=["level", "bos-leads"])
+@pytest.mark.parametrize("seed", range(4))
+def test_float32_beside_a_plain_row(seed, lead, share, device):
+    """An unconditional row has no vote, and its exponentials are taken under its own maximum, not far below it."""
+    q, k, v = random_inputs(2, 2, 17, 33, 40, torch.float32, device, seed=seed)
+    if lead:
+        q[..., 0], k[..., 0] = 4.1, 0.0
+        k[:, :, 0, 0] = lead * 40**0.5 / 4.1
+    options = make_options("default", True, True, share, True, 2, 17, 33, 5, device)
+    check_cross_attention(q, k, v, "triton", **options)
+
+
 @pytest.mark.parametrize("affinity_dtype", DTYPES, ids=name_dtype)
 def test_affinity_dtypes(affinity_dtype, device):
     q, k, v = random_inputs(2, 2, 17, 21, 16, torch.float16, device)
@@ -112,10 +125,11 @@ def test_lengths(queries, tokens, share, device):
     check_cross_attention(q, k, v, "triton", **options)
 
 
-def test_the_longest_prompt(device):
-    q, k, v = random_inputs(1, 1, 5, 512, 16, torch.float16, device)
-    bits = entity_bits(1, 512, 4, device)
-    check_cross_attention(q, k, v, "triton", entity_bits=bits, log_weights=log_weights(1, 512, device))
+@pytest.mark.parametrize("tokens", [512, 700])
+def test_long_prompts(tokens, device):
+    q, k, v = random_inputs(1, 1, 5, tokens, 16, torch.float16, device)
+    bits = entity_bits(1, tokens, 4, device)
+    check_cross_attention(q, k, v, "triton", entity_bits=bits, log_weights=log_weights(1, tokens, device))
 
 
 @pytest.mark.parametrize("head_dim", [8, 16, 40, 64, 80, 128, 160])

@@ -48,7 +48,7 @@ def test_offsets_beyond_32_bits(axis, device):
 
 def test_auto_says_where_nobody_has_measured(monkeypatch, device):
     q, k, v = random_inputs(1, 1, 5, 5, 16, torch.float16, device)
-    monkeypatch.setattr(ops, "_choose_backend", lambda backend, q, tokens: "triton")
+    monkeypatch.setattr(ops, "_choose_backend", lambda backend, q: "triton")
     monkeypatch.setattr(ops, "architecture", lambda device: "sm_42")
     ops._warn_once.cache_clear()
     with pytest.warns(UserWarning, match="nobody has measured these kernels on sm_42"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from attnmod.kernels import ops
 from attnmod.kernels.ops import cross_attention, self_attention
 from tests.kernels.budget import BACKENDS, random_inputs
 
@@ -59,6 +60,48 @@ def test_the_cross_attention_op_returns_what_was_asked_for(inputs):
             results = op(q, k, v, bits, share_heads=True, return_owner=owner, return_affinity=affinity)
             dtypes = [torch.float32, *[torch.int8] * owner, *[torch.float32] * affinity]
             assert [result.dtype for result in results] == dtypes
+
+
+class _NoLaunch:
+    """In a kernel's place: takes the launch and does nothing."""
+
+    def __getitem__(self, grid):
+        return lambda **arguments: None
+
+
+@pytest.mark.parametrize("share", [False, True], ids=["per-head", "shared"])
+def test_nothing_is_allocated_but_the_outputs(share, monkeypatch):
+    """Nor does anything else run on the device: no copy, no fill, no look at a value."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from attnmod.kernels import cross_attention as cross
+    from attnmod.kernels import self_attention as own
+
+    for module, name in (
+        (own, "_self_attention_kernel"),
+        (cross, "_cross_attention_kernel"),
+        (cross, "_swept_cross_attention_kernel"),
+    ):
+        monkeypatch.setattr(module, name, _NoLaunch())
+    q, k, v = random_inputs(2, 3, 33, 90 if share else 20, 16, torch.float16, torch.device("cpu"))
+    bits = torch.ones(2, k.shape[2], dtype=torch.int32)
+    options = {"affinity": torch.ones(2, k.shape[2], 3), "log_weights": torch.zeros(2, k.shape[2])}
+    options |= {"hidden_weight": torch.ones(2), "share_heads": share, "return_owner": True, "return_affinity": share}
+    called = []
+
+    class Recording(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            called.append(function.overloadpacket.__name__)
+            return function(*arguments, **(keywords or {}))
+
+    tau = torch.ones(2)
+    with Recording():  # the implementations: a mode does not see into an op
+        ops._self_attention_impl(q, k, v, tau, None, "triton")
+    assert sorted(called) == ["new_empty", "transpose"]
+    called.clear()
+    with Recording():
+        ops._cross_attention_impl(q, k, v, bits, **options, backend="triton")
+    assert sorted(called) == [*["new_empty"] * (3 if share else 2), "transpose"]
 
 
 def test_compiles_into_one_graph(inputs):

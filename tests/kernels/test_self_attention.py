@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attnmod.kernels import reference
+from attnmod.kernels import configs, reference
 from attnmod.kernels.ops import self_attention
 from tests.kernels.budget import BACKENDS, DTYPES, assert_within_budget, check_self_attention, random_inputs
 
@@ -146,3 +146,59 @@ def test_nothing_to_compute(shape, backend, device):
     q = torch.empty(shape, device=device)
     k = torch.empty(shape[0], shape[1], 3, 16, device=device)
     assert self_attention(q, k, k, backend=backend).shape == shape
+
+
+def with_options(monkeypatch, *options: str, tiles: tuple[int, ...] = (16, 32, 4, 1)) -> None:
+    """Has the launcher take these tiles, and go about the softmax in this way."""
+    from attnmod.kernels import self_attention as kernel
+
+    chosen = configs.Tiles(*tiles, options=options)
+    monkeypatch.setattr(kernel, "self_attention_tiles", lambda *_: chosen)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=name_dtype)
+@pytest.mark.parametrize("keys", [5, 32, 33, 64, 160, 170])
+@pytest.mark.parametrize(
+    "options",
+    [*((option,) for option in configs.SOFTMAX_OPTIONS), ("lazy_rescale", "skip"), ("overlap", "polynomial")],
+    ids="-".join,
+)
+def test_softmax_options(options, keys, dtype, device, monkeypatch):
+    """Below one tile of keys, one tile, and several, whole and not."""
+    with_options(monkeypatch, *options)
+    q, k, v = random_inputs(2, 2, 17, keys, 40, dtype, device)
+    check_self_attention(q, k, v, "triton", temperature=torch.tensor([0.2, 1.0], device=device))
+
+
+def test_shipped_options_are_known():
+    for tiles in [*configs._SELF_ATTENTION.values(), *configs._CROSS_ATTENTION.values()]:
+        assert set(tiles.options) <= set(configs.SOFTMAX_OPTIONS)
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["", "lazy"])
+def test_skipped_tiles_are_counted_and_invisible(lazy, device, monkeypatch):
+    """Tiles 30 in log2 below the running maximum: in fp16 their exponentials are zero, so that nothing changes."""
+    from attnmod.kernels.self_attention import launch_self_attention
+
+    with_options(monkeypatch, "skip", *["lazy_rescale"] * lazy)
+    q, k, v = random_inputs(1, 2, 33, 160, 16, torch.float16, device)
+    q[..., 0], k[..., 0] = 8.0, 0.0
+    k[:, :, 32:96, 0] = -30.0  # two of five tiles: 8 * 30 / 4 nats below the first
+    v[:, :, 32:96] = 1000.0
+    out, skipped = torch.empty_like(q), torch.empty(1, 2, 3, dtype=torch.int32, device=device)
+    launch_self_attention(q=q, k=k, v=v, temperature=None, scale=0.25, out=out, skipped=skipped)
+    assert skipped.tolist() == [[[2, 2, 0]] * 2]  # padding, of which the last program is full, does not let a tile pass
+    exact = reference.self_attention(q.double(), k.double(), v.double())
+    assert_within_budget(out, reference.self_attention(q, k, v), exact, torch.float16)
+    launch_self_attention(q=q, k=k[:, :, :32], v=v[:, :, :32], temperature=None, scale=0.25, out=out, skipped=skipped)
+    assert not skipped.any()
+
+
+def test_a_growing_maximum_rescales(device, monkeypatch):
+    """Every tile leads the one before by 12 in log2: the sums of all before must shrink with each."""
+    q, k, v = random_inputs(1, 1, 17, 160, 16, torch.float16, device)
+    q[..., 0] = 8.0
+    k[:, :, :, 0] = torch.arange(160, device=device) // 32 * 4.0
+    for options in (("lazy_rescale",), ("overlap",), ("skip", "lazy_rescale")):
+        with_options(monkeypatch, *options)
+        check_self_attention(q, k, v, "triton")

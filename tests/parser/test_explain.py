@@ -36,13 +36,14 @@ def test_the_account():
         "and    connects; seen by every patch",
         "no     entity 2 (cars) is said to be absent; seen by every patch",
         "cars   entity 2 (cars) is said to be absent; seen by every patch",
-        "at     scene: where or when the picture is; seen by every patch",
-        "night  scene: where or when the picture is; seen by every patch",
+        "at     scene: where or when the picture is, by scene; seen by every patch",
+        "night  scene: where or when the picture is, by scene; seen by every patch",
         "",
         "rules:",
         "  noun_phrase  a noun with the words before it that describe it",
         "  possessive   the owner's part",
         '  negation     "no cars", "without a hat": named, marked, and visible to nobody in particular',
+        '  scene        where and when the whole picture is: a place or a time after "in", "on", "at"',
     ]
 
 

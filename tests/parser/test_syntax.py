@@ -41,9 +41,9 @@ READINGS = {
         "the cat's eyes are green": "cat x1; eyes: green < cat",
         "a car and a bench are red": "car x1: red; bench x1: red",
         "A white bath tub sits empty in a tan, clean bathroom.": "tub x1: white, bath, empty; "
-        "[scene: in a tan, clean bathroom]",
-        "two dogs on a couch; one dog is black, the other is white": "dogs x2; couch x1; dog x1: black; "
-        "[relation: on]; [other: white]",
+        "[action: sits]; [scene: in a tan, clean bathroom]",
+        "two dogs on a couch; one dog is black, the other is white": "dogs x2; dogs x1: white < dogs; "
+        "couch x1; dog x1: black; [relation: on]",
         "a door painted red and a wall": "door x1: painted, red; wall x1",
         "the dog is not brown": "dog x1; [other: brown]",
         "the dog is never brown": "dog x1; [other: brown]",
@@ -113,8 +113,8 @@ READINGS = {
         "dining; table x1: wood < area; chairs < area; refrigerator x1: silver < area; cabinets: light, brown < area",
         "a small house with a blue door and white windows, surrounded by tall trees": "house x1: small; "
         "door x1: blue < house; windows: white < house; trees: tall; [action: surrounded]; [relation: by]",
-        "three kids, two wearing red shirts and one wearing a yellow raincoat": "kids x3; shirts: red < kids; "
-        "raincoat x1: yellow < kids; [other: two]; [other: one]",
+        "three kids, two wearing red shirts and one wearing a yellow raincoat": "kids x3; kids x2 < kids; "
+        "shirts: red < kids; kids x1 < kids; raincoat x1: yellow < kids",
         "a woman in red standing beside a man in blue": "woman x1: red; man x1: blue; [action: standing]; "
         "[relation: beside]",
         "a knight in shining silver armor riding a black horse": "knight x1; armor: shining, silver < knight; "

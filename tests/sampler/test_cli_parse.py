@@ -55,8 +55,10 @@ def test_progress_bar_on_a_terminal(tmp_path, capsys, monkeypatch):
     path.write_text("a cat\n" * 100)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert cli.main(["parse", "--file", str(path)]) == 0
-    assert "64/100 prompts" in (err := capsys.readouterr().err)
-    assert err.endswith("100/100 prompts\n")
+    printed = capsys.readouterr()
+    assert "100/100" in printed.err
+    assert "prompts/s" in printed.err
+    assert "100/100" not in printed.out
 
 
 def test_standard_input(capsys, monkeypatch):
@@ -86,3 +88,55 @@ def test_png(tmp_path, capsys):
 def test_errors(arguments, named, capsys):
     assert cli.main(["parse", *arguments]) == 2
     assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("terminal", "variables", "choice", "coloured"),
+    [
+        (True, {}, "auto", True),
+        (False, {}, "auto", False),
+        (True, {"NO_COLOR": "1"}, "auto", False),
+        (True, {"NO_COLOR": ""}, "auto", True),  # the convention: set and not empty
+        (True, {"TERM": "dumb"}, "auto", False),
+        (True, {"NO_COLOR": "1"}, "always", True),
+        (True, {}, "never", False),
+    ],
+)
+def test_colours(terminal, variables, choice, coloured, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["parse", PROMPT, "--explain", "--colour", choice]) == 0
+    assert ("\x1b[" in capsys.readouterr().out) == coloured
+
+
+def test_the_explanation_beside_json_asks_the_stream_that_it_goes_to(capsys, monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert cli.main(["parse", PROMPT, "--explain", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "\x1b[" not in printed.out + printed.err
+
+
+def test_spacy_model_by_name(capsys):
+    assert cli.main(["parse", PROMPT, "--spacy-model", "no_such_model"]) == 2
+    error = capsys.readouterr().err
+    assert "no_such_model" in error
+    assert "spacy download no_such_model" in error
+
+
+def test_a_missing_tokenizer(tmp_path, capsys):
+    assert cli.main(["parse", PROMPT, "--tokenizer", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_bad_choices_and_bytes(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(["parse", PROMPT, "--places", "somewhere"])
+    assert exit_info.value.code == 2
+    path = tmp_path / "latin1.txt"
+    path.write_bytes(b"a caf\xe9\n")
+    assert cli.main(["parse", "--file", str(path)]) == 2
+    assert "utf-8" in capsys.readouterr().err.lower()

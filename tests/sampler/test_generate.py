@@ -108,9 +108,10 @@ def test_without_modulation_it_is_the_stock_image(here, model):
     assert not (here / "stock.map.png").exists()
 
 
-def test_the_built_in_pipeline_says_that_it_is_untrained(here, capsys):
+def test_an_installation_without_the_miniature_says_that_it_draws_noise(here, monkeypatch, capsys):
+    monkeypatch.setattr("attnmod.sampler.miniature.MINIATURE", here / "nowhere")
     attnmod("generate", PROMPT, *QUICK)
-    assert "untrained" in capsys.readouterr().out
+    assert "this picture is noise" in capsys.readouterr().out
     assert (here / "generated" / "a-red-cube-and-a-blue-sphere-1.png").exists()
 
 

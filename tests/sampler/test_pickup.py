@@ -161,7 +161,7 @@ def test_embeddings_of_a_long_prompt_in_chunks(handwired):
     encoded = [handwired.encode_prompt(window, do_classifier_free_guidance=False) for window in windows]
     embeddings = torch.cat([window[0] for window in encoded], dim=1)
     with modulate(handwired, MASK, maps=True) as handle:
-        handle.set_prompt(text, embeddings)
+        handle.set_prompt(text, embeddings, split="tokens")
         picture = run(handwired, None, prompt_embeds=embeddings, pooled_prompt_embeds=encoded[0][2])[0]
         tokens = handle.prompts[0].tokens
         assert handle.entity_map()[0, 0].tolist() == [0] * 4 + [1] * 4

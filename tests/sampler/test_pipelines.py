@@ -75,29 +75,30 @@ def refiner(base):
     return pipe, dict(image=PICTURE, strength=0.5)
 
 
-def stable_diffusion_1(base):
-    """One text encoder, no text-time conditioning, eight heads everywhere as in 1.5: head dims 8 and 8 here."""
-    unet = UNet2DConditionModel.from_config(
-        {
-            **base.unet.config,
-            "addition_embed_type": None,
-            "projection_class_embeddings_input_dim": None,
-            "attention_head_dim": 8,
-            "use_linear_projection": False,
-            "cross_attention_dim": 64,
-        }
-    ).eval()
+def with_one_text_encoder(base, scheduler=None, **unet):
+    """No second text encoder, no text-time conditioning."""
+    config = {"addition_embed_type": None, "projection_class_embeddings_input_dim": None, "cross_attention_dim": 64}
     pipe = StableDiffusionPipeline(
         vae=base.vae,
         text_encoder=base.text_encoder,
         tokenizer=base.tokenizer,
-        unet=unet,
-        scheduler=EulerDiscreteScheduler.from_config(base.scheduler.config),
+        unet=UNet2DConditionModel.from_config({**base.unet.config, **config, **unet}).eval(),
+        scheduler=EulerDiscreteScheduler.from_config(base.scheduler.config, **(scheduler or {})),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     return pipe, SIZE
+
+
+def stable_diffusion_1(base):
+    """Eight heads everywhere as in 1.5: head dims 8 and 8 here."""
+    return with_one_text_encoder(base, attention_head_dim=8, use_linear_projection=False)
+
+
+def stable_diffusion_2(base):
+    """As 2.1: heads of 64 channels, linear projections, attention in float32, a model that predicts v."""
+    return with_one_text_encoder(base, {"prediction_type": "v_prediction"}, upcast_attention=True)
 
 
 PIPELINES = [
@@ -108,6 +109,7 @@ PIPELINES = [
     controlnet,
     refiner,
     stable_diffusion_1,
+    stable_diffusion_2,
 ]
 
 

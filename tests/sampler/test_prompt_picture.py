@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from attnmod.parser.syntax import parse_prompt
+from attnmod.sampler.palette import entity_colour, entity_ink
 from attnmod.sampler.prompt_picture import draw_prompt
 
-RED, BLUE = (203, 64, 62), (24, 119, 200)  # of entities 0 and 1
+FIRST, SECOND = entity_colour(0), entity_colour(1)
 
 
 def rows_of(image, colour):
@@ -17,7 +18,7 @@ def rows_of(image, colour):
 
 def test_entities_are_underlined_and_the_owner_below_its_part():
     image = draw_prompt(parse_prompt("a girl wearing a very large red hat"))
-    owner, part = rows_of(image, RED), rows_of(image, BLUE)
+    owner, part = rows_of(image, FIRST), rows_of(image, SECOND)
     assert len(owner) >= 3
     assert len(part) >= 3
     assert owner.max() > part.max()
@@ -27,14 +28,14 @@ def test_parts_are_linked_to_their_owner():
     linked = np.asarray(draw_prompt(parse_prompt("a girl wearing a hat")))
     apart = np.asarray(draw_prompt(parse_prompt("a girl next to a hat")))
     above = slice(0, 50)  # over the first line's text
-    assert (linked[above] == BLUE).all(axis=-1).sum() > 100
-    assert (apart[above] == BLUE).all(axis=-1).sum() == 0
+    assert (linked[above] == SECOND).all(axis=-1).sum() > 100
+    assert (apart[above] == SECOND).all(axis=-1).sum() == 0
 
 
 def test_a_negated_entity_is_struck_through():
     image = draw_prompt(parse_prompt("no bright elephants"))
-    assert 0 < rows_of(image, RED).max() < 75
-    assert rows_of(draw_prompt(parse_prompt("bright elephants")), RED).max() > 80
+    assert 0 < rows_of(image, FIRST).max() < 75
+    assert rows_of(draw_prompt(parse_prompt("bright elephants")), FIRST).max() > 80
 
 
 def test_long_prompts_wrap_and_stay_inside():
@@ -57,3 +58,21 @@ def test_same_prompt_same_picture():
 def test_too_narrow():
     with pytest.raises(ValueError, match="width is 10"):
         draw_prompt(parse_prompt("a cat"), width=10)
+
+
+def test_the_colours_are_those_of_the_entity_map():
+    """maps.entity_colour is the function that tints the map and draws its legend."""
+    from attnmod.sampler import maps, palette
+
+    assert maps.entity_colour is palette.entity_colour
+    image = np.asarray(draw_prompt(parse_prompt("a girl wearing a hat next to a car")))
+    for entity in range(3):
+        assert (image == entity_colour(entity)).all(axis=-1).sum() > 60
+
+
+def test_letters_can_be_read_on_white():
+    for entity in range(40):
+        red, green, blue = entity_ink(entity)
+        assert 0.2126 * red + 0.7152 * green + 0.0722 * blue <= 0.41 * 255
+    assert len({entity_ink(entity) for entity in range(8)}) == 8
+    assert entity_ink(4) == entity_colour(4)  # dark enough as it is

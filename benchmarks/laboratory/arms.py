@@ -1,0 +1,101 @@
+"""The arms of the laboratory's experiments, as data: a name, settings, a guidance scale."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from attnmod.sampler.config import ModulationConfig
+from benchmarks.laboratory.tasks import fingerprint
+
+GUIDANCE = 5.0  # as `attnmod generate` has it
+STEPS = 20
+OFF: dict[str, Any] = {"temperature": 1.0, "hidden_weight": 1.0, "global_weight": 1.0, "detail_weight": 1.0}
+MECHANISMS = {
+    "temperature": ("temperature",),
+    "mask": ("hidden_weight",),
+    "reweighting": ("global_weight", "detail_weight"),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to make pictures.
+
+    Attributes:
+        name: in tables.
+        config: None is the pipeline as it is.
+        guidance_scale, steps: of the pipeline's call.
+    """
+
+    name: str
+    config: ModulationConfig | None = None
+    guidance_scale: float = GUIDANCE
+    steps: int = STEPS
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but the name that its pictures depend on, with model and noise."""
+        config = None if self.config is None else self.config.to_dict()
+        return {"config": config, "guidance_scale": self.guidance_scale, "steps": self.steps}
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.settings())
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Arms that are compared on the same prompts and noise; the first is what the others are held against.
+
+    Attributes:
+        name, about: for tables.
+        arms: the first one is the baseline.
+        split: whose prompts.
+        prompts, repeats: how many prompts, and pictures of each.
+    """
+
+    name: str
+    about: str
+    arms: tuple[Arm, ...]
+    split: str = "test"
+    prompts: int = 200
+    repeats: int = 2
+
+
+def changed(base: ModulationConfig, **values: Any) -> ModulationConfig:
+    return dataclasses.replace(base, **values)
+
+
+def with_mechanisms(base: ModulationConfig, mechanisms: tuple[str, ...]) -> ModulationConfig:
+    """Only these of the three mechanisms, as base has them."""
+    kept = {field for mechanism in mechanisms for field in MECHANISMS[mechanism]}
+    return changed(base, **{field: value for field, value in OFF.items() if field not in kept})
+
+
+def headline(base: ModulationConfig) -> Experiment:
+    arms = (Arm("stock"), Arm("modulated", base))
+    return Experiment("headline", "the shipped settings against the pipeline as it is", arms, prompts=500, repeats=4)
+
+
+def ablation(base: ModulationConfig) -> Experiment:
+    sets = [("temperature",), ("mask",), ("reweighting",)]
+    sets += [("temperature", "mask"), ("temperature", "reweighting"), ("mask", "reweighting")]
+    sets += [("temperature", "mask", "reweighting")]
+    arms = tuple(Arm(" + ".join(chosen), with_mechanisms(base, chosen)) for chosen in sets)
+    return Experiment("ablation", "each mechanism alone, each pair, all three", (Arm("stock"), *arms))
+
+
+def guidance(base: ModulationConfig) -> Experiment:
+    scales = (1.0, 2.0, 3.0, 5.0, 7.0, 9.0, 12.0)
+    arms = [
+        Arm(f"{name}, guidance {scale:g}", config, guidance_scale=scale)
+        for scale in scales
+        for name, config in (("stock", None), ("modulated", base))
+    ]
+    arms.sort(key=lambda arm: arm.config is not None or arm.guidance_scale != GUIDANCE)  # stock at 5 first
+    return Experiment("guidance", "the scale of classifier-free guidance from 1 to 12", tuple(arms))
+
+
+def steps(_base: ModulationConfig) -> Experiment:
+    """How few steps still give what many do: decides the number of steps of all other experiments."""
+    arms = tuple(Arm(f"stock, {count} steps", steps=count) for count in (50, 25, 20, 15, 12, 10, 8))
+    return Experiment("steps", "Euler steps of the stock pipeline", arms, split="validation", prompts=100)

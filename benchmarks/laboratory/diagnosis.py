@@ -1,0 +1,111 @@
+"""Why an arm fails: who owned which patch, step by step, and what the pictures then showed.
+
+For each UNet call of a run, averaged over the prompts: the share of the patches that the strongest entity owned, the
+share that nobody owned, how many entities owned (nearly) none; and at the end, for each thing that was found in the
+picture, which part of its box its own entity owned, and for each that was lost, how much it had owned.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.laboratory.arms import Arm
+from benchmarks.laboratory.runs import call
+from benchmarks.laboratory.tasks import Task
+from benchmarks.miniature.judge import judge, match
+from benchmarks.miniature.scorer import read_picture
+from benchmarks.miniature.world import SIZE
+
+_STARVED = 0.02  # of the patches; a small object covers 0.03
+
+
+@dataclass
+class OwnershipReport:
+    """Of one arm.
+
+    strongest, nobody, starved: [steps] shares of the patches, of the patches, of the entities.
+    own_box: [steps] mean share of a found thing's box that its entity owned; owned_lost, owned_found: share of the
+    patches owned at each step by things that were lost, and by those found. whole: share of the prompts right.
+    prompts: how many; unread: those whose entities the parser did not read as the scene's things, left out.
+    """
+
+    strongest: list[float]
+    nobody: list[float]
+    starved: list[float]
+    own_box: list[float]
+    owned_found: list[float]
+    owned_lost: list[float]
+    whole: float
+    prompts: int
+    unread: int
+
+
+def diagnose(pipe: Any, arm: Arm, tasks: Sequence[Task], batch: int = 8) -> OwnershipReport:
+    """Run the tasks with maps.
+
+    Args:
+        arm: with a mask; without one nobody owns anything.
+    """
+    from attnmod.sampler.patch import modulate
+
+    sums: dict[str, list[np.ndarray]] = {name: [] for name in ("strongest", "nobody", "starved")}
+    boxes, found, lost = [], [], []
+    whole, unread = [], 0
+    for first in range(0, len(tasks), batch):
+        part = tasks[first : first + batch]
+        with modulate(pipe, arm.config, maps=True) as handle:
+            pictures = call(pipe, arm, part, [task.noise_seed(0) for task in part])
+            maps = np.stack([handle.entity_map(step=step).numpy() for step in range(arm.steps)])  # [steps, N, h, w]
+            prompts = handle.prompts
+        for place, task in enumerate(part):
+            ids = _entity_ids(task, prompts[place])
+            if ids is None:
+                unread += 1
+                continue
+            owner = maps[:, place]
+            shares = np.stack([(owner == one).mean((1, 2)) for one in ids])  # [things, steps]
+            sums["strongest"].append(shares.max(0))
+            sums["nobody"].append((owner == -1).mean((1, 2)))
+            sums["starved"].append((shares < _STARVED).mean(0))
+            seen = read_picture(pictures[place])
+            whole.append(judge(task.scene, seen).whole)
+            matched = match(task.scene.things, seen.objects)
+            for index, one in enumerate(matched):
+                if one is None:
+                    lost.append(shares[index])
+                else:
+                    found.append(shares[index])
+                    boxes.append(_share_in_box(owner == ids[index], seen.objects[one].box))
+    means = {name: np.mean(values, axis=0).tolist() if values else [] for name, values in sums.items()}
+    return OwnershipReport(
+        **means,
+        own_box=np.mean(boxes, axis=0).tolist() if boxes else [],
+        owned_found=np.mean(found, axis=0).tolist() if found else [],
+        owned_lost=np.mean(lost, axis=0).tolist() if lost else [],
+        whole=float(np.mean(whole)) if whole else 0.0,
+        prompts=len(whole),
+        unread=unread,
+    )
+
+
+def _entity_ids(task: Task, prompt: Any) -> list[int] | None:
+    """The entity of each of the scene's things, or None where one was read as something else."""
+    ids = []
+    for thing in task.scene.things:
+        names = (thing.shape, f"{thing.shape}s", f"{thing.shape}es")
+        matching = [entity.id for entity in prompt.entities if entity.head in names]
+        if len(matching) != 1:
+            return None
+        ids.append(matching[0])
+    return ids
+
+
+def _share_in_box(owned: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """owned: bool [steps, h, w]; the share of the patches whose middles lie in the box (in pixels)."""
+    height, width = owned.shape[1:]
+    ys = (np.arange(height) + 0.5) * SIZE / height
+    xs = (np.arange(width) + 0.5) * SIZE / width
+    inside = ((ys >= box[1]) & (ys < box[3]))[:, None] & ((xs >= box[0]) & (xs < box[2]))[None]
+    return owned[:, inside].mean(1) if inside.any() else np.zeros(owned.shape[0])

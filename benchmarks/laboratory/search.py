@@ -1,0 +1,125 @@
+"""The choices that nobody published, searched with few runs, and on the validation split only.
+
+One factor at a time from a base; then the factors' winners together, the strongest first; then the best of these
+against base and stock on validation prompts that the search has not seen.
+"""
+
+from typing import Any
+
+from attnmod.sampler.config import ModulationConfig
+from benchmarks.laboratory.arms import Arm, Experiment, changed
+
+CONFIRMED = 3  # arms that the last stage looks at again
+CONFIRMATION_SEED = 1  # of its prompts; the first two stages draw theirs with 0
+
+
+def _linear(start: float, end: float, begin: float = 0.0, stop: float = 1.0) -> dict[str, Any]:
+    return {"kind": "linear", "start": start, "end": end, "begin": begin, "stop": stop}
+
+
+def _until(value: float, progress: float, after: float = 1.0) -> dict[str, Any]:
+    """value up to this progress, then at once another."""
+    return {"kind": "linear", "start": value, "end": after, "begin": progress, "stop": progress}
+
+
+# factor -> variant -> what it changes
+FACTORS: dict[str, dict[str, dict[str, Any]]] = {
+    "tau": {
+        "tau 1": {"temperature": 1.0},
+        "tau 0.9 early": {"temperature": _linear(0.9, 1.0, 0.2, 0.5)},
+        "tau 0.8 early": {"temperature": _linear(0.8, 1.0, 0.2, 0.5)},
+        "tau 0.7 early": {"temperature": _linear(0.7, 1.0, 0.2, 0.5)},
+        "tau 0.6 early": {"temperature": _linear(0.6, 1.0, 0.2, 0.5)},
+        "tau 0.7 long": {"temperature": _linear(0.7, 1.0, 0.5, 0.9)},
+        "tau 0.8 always": {"temperature": 0.8},
+    },
+    "tau rows": {"tau on all rows": {"temperature_rows": "all"}},
+    "mask": {
+        "no mask": {"hidden_weight": 1.0},
+        "mask 0.1": {"hidden_weight": 0.1},
+        "mask 0.3": {"hidden_weight": 0.3},
+        "mask 0.6": {"hidden_weight": 0.6},
+        "mask early": {"hidden_weight": _until(0.0, 0.5)},
+        "mask late": {"hidden_weight": _until(1.0, 0.25, after=0.0)},
+        "mask fades": {"hidden_weight": _linear(0.0, 1.0)},
+        "mask grows": {"hidden_weight": _linear(1.0, 0.0, 0.1, 0.5)},
+    },
+    "vote": {"vote mean": {"vote": "mean"}, "vote head": {"vote": "head"}},
+    "balance": {"not balanced": {"balanced": False}},
+    "ownership": {
+        "averaged": {"ownership": "average"},
+        "averaged long": {"ownership": "average", "average_decay": 0.8},
+        "longer balance": {"average_decay": 0.8},
+    },
+    "heads": {"per head": {"share_heads": False}},
+    "background": {"unowned background": {"unowned_background": True}},
+    "special tokens": {
+        "eos global": {"eos": "global"},
+        "eos, padding global": {"eos": "global", "padding": "global"},
+        "padding absent": {"padding": "absent"},
+        "eos, padding absent": {"eos": "absent", "padding": "absent"},
+        "bos absent": {"bos": "absent"},
+    },
+    "curves": {
+        "no reweighting": {"global_weight": 1.0, "detail_weight": 1.0},
+        "strong details": {"global_weight": _linear(1.0, 0.5), "detail_weight": _linear(1.0, 2.0)},
+        "details only": {"global_weight": 1.0, "detail_weight": _linear(1.0, 1.5)},
+        "details throughout": {"global_weight": 1.0, "detail_weight": 1.5},
+    },
+    "renormalisation": {"not renormalised": {"renormalize": False}},
+    "layers": {
+        "mask in up blocks": {"cross_attention_layers": ["up_blocks.*"]},
+        "mask in down and mid": {"cross_attention_layers": ["down_blocks.*", "mid_block.*"]},
+        "tau in up blocks": {"self_attention_layers": ["up_blocks.*"]},
+        "tau in down and mid": {"self_attention_layers": ["down_blocks.*", "mid_block.*"]},
+    },
+}
+
+
+def single_factors(base: ModulationConfig, factors: tuple[str, ...] = ()) -> Experiment:
+    """The base and everything that differs from it in one factor; factors left out are all."""
+    chosen = factors or tuple(FACTORS)
+    if unknown := sorted(set(chosen) - set(FACTORS)):
+        raise ValueError(f"factors {unknown} are unknown; known are {', '.join(FACTORS)}")
+    arms = [Arm("base", base), Arm("stock")]
+    seen = {arm.fingerprint for arm in arms}
+    for factor in chosen:
+        for name, values in FACTORS[factor].items():
+            arm = Arm(name, changed(base, **values))
+            if arm.fingerprint not in seen:  # a variant that the base has already
+                seen.add(arm.fingerprint)
+                arms.append(arm)
+    about = "one choice at a time, from the base"
+    return Experiment("search", about, tuple(arms), split="validation", prompts=100)
+
+
+def winners(gains: dict[str, float], factors: dict[str, dict[str, dict[str, Any]]] = FACTORS) -> list[str]:
+    """The best variant of each factor that gained something on the base, the strongest first.
+
+    >>> winners({"vote mean": 0.02, "vote head": -0.1, "averaged": 0.05, "tau 1": 0.0})
+    ['averaged', 'vote mean']
+    """
+    best = []
+    for variants in factors.values():
+        known = [name for name in variants if name in gains]
+        if known and gains[top := max(known, key=lambda name: gains[name])] > 0:
+            best.append(top)
+    return sorted(best, key=lambda name: -gains[name])
+
+
+def combinations(base: ModulationConfig, order: list[str]) -> Experiment:
+    """The base with the first winner, with the first two, and so on."""
+    values = {name: changes for variants in FACTORS.values() for name, changes in variants.items()}
+    arms, config = [Arm("base", base), Arm("stock")], base
+    for count, name in enumerate(order, start=1):
+        config = changed(config, **values[name])
+        arms.append(Arm(" + ".join(order[:count]), config))
+    about = "the winners of the search together, one more in each row"
+    return Experiment("combinations", about, tuple(arms), split="validation", prompts=100)
+
+
+def confirmation(base: ModulationConfig, best: list[Arm]) -> Experiment:
+    """The best arms against stock, on prompts that chose none of them."""
+    arms = (Arm("stock"), Arm("base", base), *best[:CONFIRMED])
+    about = "the best of the search on validation prompts that it has not seen"
+    return Experiment("confirmation", about, arms, split="validation", prompts=200)

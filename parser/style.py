@@ -1,0 +1,123 @@
+"""How the picture is made and how it looks: media, looks, quality and artists are style, which every patch sees.
+
+Rules of the same form as those in `roles`, which lists them all.
+"""
+
+import re
+
+from attnmod.parser.lexicon import MEDIA, NEGATING_DETERMINERS, STYLE_MARKS, STYLE_NOUNS, STYLE_WORDS, TIMES, singular
+from attnmod.parser.reading import Reading
+
+_SHOWING = ("of", "showing", "depicting", "featuring")
+
+
+def medium(reading: Reading) -> None:
+    """What the picture is made as, before "of" at the start, is style.
+
+    >>> outline("an oil painting of a fox")
+    'fox x1; [style: an oil painting of]'
+    >>> outline("bird's eye view of a harbor")
+    "harbor x1; [style: bird's eye view of]"
+    >>> outline("RAW photo, close-up portrait of a nun")
+    'nun x1; [style: RAW photo]; [style: close-up portrait of]'
+    """
+    starts = [start for start, _ in reading.segments()]
+    first: int | None = None
+    for chunk in reading.chunks:
+        if chunk.role != "entity":
+            continue
+        if first is None:  # with what stands before it in its segment: "close-up portrait of"
+            first = max((start for start in starts if start <= chunk.first), default=chunk.first)
+        if reading.pos(chunk.stop) == "possessive":
+            continue  # "a bird's eye view of"
+        if first == chunk.first - 1 and reading.pos(first) == "preposition" and reading.pos(chunk.stop) == "comma":
+            first = None
+            continue  # "at night, a drawing of"
+        if singular(reading.head(chunk)) not in MEDIA:
+            return  # only before the first thing
+        if reading.word(chunk.stop) in _SHOWING and reading.chunk_from(chunk.stop + 1) is not None:
+            reading.make_phrase(first, chunk.stop + 1, "style", "medium")
+        elif reading.pos(chunk.stop) != "comma":
+            return
+        first = None  # "RAW photo, a portrait of"
+
+
+def style_tail(reading: Reading) -> None:
+    """Comma segments of looks and quality, and "by ...", are style.
+
+    >>> outline("a castle, highly detailed, cinematic lighting, by Greg Rutkowski, 4k")
+    'castle x1; [style: highly detailed]; [style: cinematic lighting]; [style: by Greg Rutkowski]; [style: 4k]'
+    >>> outline("a fox in the style of Monet")
+    'fox x1; [style: in the style of Monet]'
+    >>> outline("painting of a nun by Van Gogh, shallow depth of field, 85mm f/1.4")
+    'nun x1; [style: painting of]; [style: by Van Gogh]; [style: shallow depth of field]; [style: 85mm f/1.4]'
+    """
+    for number, (first, stop) in enumerate(reading.segments()):
+        start = _style_start(reading, first, stop)
+        if start is None and _is_style(reading, first, stop, number):
+            start = first
+        if start is not None:
+            reading.make_phrase(start, stop, "style", "style_tail")
+            continue
+        for place in range(first, stop):
+            chunk = reading.chunk_at(place)
+            if is_style_mark(reading.word(place)) and (chunk is None or chunk.stop - chunk.first == 1):
+                reading.make_phrase(place, place + 1, "style", "style_tail")
+
+
+def is_style_mark(word: str) -> bool:
+    """Whether this word says how a picture looks wherever it stands: by the list, or a lens or an aperture."""
+    return word in STYLE_MARKS or _CAMERA.fullmatch(word) is not None
+
+
+_CAMERA = re.compile(r"\d+(?:\.\d+)?mm|f/?\d+(?:\.\d+)?|iso-?\d+|\d+k|\d+fps")
+
+
+def _style_start(reading: Reading, first: int, stop: int) -> int | None:
+    """Where "in the style of", "in anime style", "by <name>" or "art by <name>" begins in a segment."""
+    if reading.word(first) in ("by", "inspired") and first > 0 and reading.word(first + 1) not in TIMES:
+        return first
+    if reading.word(first + 1) == "by" and singular(reading.word(first)) in MEDIA and first > 0:
+        return first
+    artist = next((place for place in range(first, stop) if _names_artist(reading, place)), None)
+    if artist is not None:
+        return artist
+    for chunk in reading.chunks:
+        if first <= chunk.first and chunk.stop <= stop and reading.head(chunk) == "style" and chunk.role == "entity":
+            before = chunk.first - 1
+            if before >= first and reading.word(before) in ("in", "with"):
+                return before
+            if chunk.first == first and first > 0:
+                return first
+    return None
+
+
+def _names_artist(reading: Reading, place: int) -> bool:
+    """ "by Van Gogh" in a picture that is said to be a painting: a bare name, not the one of who did something."""
+    if reading.word(place) != "by" or reading.pos(place - 1) == "verb" or not reading.phrases:
+        return False
+    said = [kind for start, _, kind, _ in reading.phrases if start < place]
+    chunk = reading.chunk_from(place + 1)
+    return "style" in said and chunk is not None and not chunk.opener and reading.words[chunk.head].name
+
+
+def _is_style(reading: Reading, first: int, stop: int, number: int) -> bool:
+    chunks = [chunk for chunk in reading.chunks if first <= chunk.first and chunk.stop <= stop]
+    chunks = [chunk for chunk in chunks if chunk.role == "entity"]
+    words = [reading.words[place] for place in range(first, stop)]
+    content = [word for word in words if word.pos in ("noun", "adjective", "adverb", "verb", "number")]
+    if not content or any(word.pos in ("be", "relative") for word in words):
+        return False
+    if words[0].lower in NEGATING_DETERMINERS:
+        return False  # "no watermark"
+    if number > 0 and [word.lower for word in words] in (["black", "and", "white"], ["black", "&", "white"]):
+        return True
+    if all(word.lower in STYLE_WORDS | STYLE_NOUNS or is_style_mark(word.lower) for word in content):
+        return number > 0 or not any(word.pos in ("determiner", "number") for word in words[:1])
+    if number == 0 and words[0].pos in ("determiner", "number"):
+        return False
+    if not chunks or any(chunk.opener for chunk in chunks):
+        return False
+    chunks = [chunk for chunk in chunks if reading.word(chunk.first - 1) != "of"]  # "depth of field"
+    heads = {singular(reading.head(chunk)) for chunk in chunks} | {reading.head(chunk) for chunk in chunks}
+    return heads <= STYLE_NOUNS | {singular(noun) for noun in STYLE_NOUNS} | MEDIA
