@@ -1,24 +1,31 @@
 # make generate PROMPT="..."   an image, its entity map and a JSON record
 # make test                    the tests
+# make fuzz [EXAMPLES=5000]    properties of the parser and the sampler on random input
 # make datasheet               what the kernels' machine code uses, on any machine; writes the committed tables
 # make gpu [PART=...]          everything that needs a CUDA device: test, tune, kernels, unet, unet-full
 # make bench                   the attention benchmarks on this machine, and their pictures
 # The first two make .venv first if it is missing or older than the files that say what goes in it.
 
 PROMPT ?= a red cube and a blue sphere
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 # the first interpreter that runs and is new enough
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: generate test lint clean datasheet gpu bench
+.PHONY: generate test fuzz lint clean datasheet gpu bench
 
 generate: $(VENV)/installed
 	@$(BIN)/attnmod generate "$(PROMPT)" $(ARGS)
 
+# Two processes of one thread each: together they finish in little more than half the time of one.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+# text that nobody writes, 5,000 pieces of it for every property of the parser, and as much for the sampler
+fuzz: $(VENV)/installed
+	ATTNMOD_FUZZ=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/parser/test_fuzz.py tests/sampler/test_fuzz.py $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

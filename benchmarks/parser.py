@@ -248,7 +248,7 @@ def time_parser(texts: list[str]) -> dict[str, float]:
         "batched_ms": batched,
         "import_s": median(imports),
         "load_s": median(loads),
-        "load_average": os.getloadavg()[0],
+        "load_average": round(os.getloadavg()[0], 1),
     }
 
 
@@ -288,7 +288,7 @@ def read_first(path: Path) -> tuple[list[dict[str, Any]], str]:
 
 def markdown(
     rows: list[dict[str, Any]],
-    times: dict[str, float],
+    times: dict[str, Any],
     versions: dict[str, str],
     first: tuple[list[dict[str, Any]], str] = ([], ""),
 ) -> str:
@@ -310,7 +310,8 @@ def markdown(
         "",
         f"Time for one prompt: {times['single_ms']:.1f} ms (95th percentile {times['single_p95_ms']:.1f}); in a batch "
         f"{times['batched_ms']:.1f} ms each; loading the model {times['load_s']:.2f} s, after "
-        f"importing spaCy, {times['import_s']:.2f} s. Load of the machine: {times['load_average']:.1f}.",
+        f"importing spaCy, {times['import_s']:.2f} s. Measured {times.get('date', 'earlier')}; load of the machine: "
+        f"{times.get('load_average', 'not recorded')}.",
         "",
         ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
     ]
@@ -352,6 +353,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--failures", choices=SPLITS, help="print what is wrong on one split, prompt by prompt")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/parser.json and parser.md")
     parser.add_argument("--gold", type=Path, default=GOLD, metavar="DIR", help="where the gold set is")
+    parser.add_argument("--keep-times", action="store_true", help="on a busy machine: the times of the last saved run")
     parser.add_argument("--first", action="store_true", help="measure the blind draw and write its first measurement")
     options = parser.parse_args(arguments)
     examples = read_gold(options.gold)
@@ -367,7 +369,11 @@ def main(arguments: list[str] | None = None) -> None:
         print("\n".join(failures(examples, options.failures)))
         return
     rows = measure(examples)
-    times, versions = time_parser([example.text for example in examples]), _versions()
+    versions = _versions()
+    if options.keep_times:
+        times = json.loads((RESULTS / "parser.json").read_text(encoding="utf-8"))["times"]
+    else:
+        times = time_parser([example.text for example in examples]) | {"date": versions["date"]}
     text = markdown(rows, times, versions, read_first(RESULTS / FIRST))
     print(text, end="")
     if options.save:

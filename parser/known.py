@@ -11,6 +11,7 @@ from attnmod.parser.lexicon import (
     HOLDING,
     MATERIALS,
     MEDIA,
+    NEVER_NOUNS,
     NUMBERS,
     ONLOOKERS,
     PAINTED,
@@ -69,6 +70,8 @@ def known_words(words: list[Word]) -> None:
         elif word.lower == "wear" and word.pos in ("verb", "adjective") and before in ("noun", "adjective"):
             if index > 2 and "in" in [earlier.lower for earlier in words[index - 3 : index]]:
                 word.pos, word.repaired = "noun", "known_words"  # "in formal evening wear"
+        elif word.pos == "noun" and word.lower in NEVER_NOUNS:
+            word.pos = "adjective"  # "the other asleep"
         elif word.lower in ONLOOKERS and word.pos == "adjective":
             word.pos, word.repaired = "noun", "known_words"  # "looking at viewer"
         elif word.lower == "an" and after == "determiner":

@@ -348,6 +348,7 @@ ADVERBS = words(
     "above below behind ahead upstairs downstairs downhill uphill upside aside not never almost nearly quite rather "
     "as even only still always often once twice underneath underwater in on by through past about midair abreast"
 )
+NEVER_NOUNS = words("asleep awake alone aglow ablaze afloat")
 POSTNOMINAL = words(
     "full alone asleep awake open closed empty visible available ready close together aglow ablaze afloat"
 )

@@ -1,8 +1,8 @@
 """Prompts as people write them, each with its reading, gone through by hand: a change of any of them shows here.
 
-`tests/data/readings.txt` has two lines a prompt: the text and, indented, its `outline`. They were written to find faults
-(photographs, tags, relative clauses, lists, counts, owners, negations, places, writing on things, brands, requests to a
-machine); what the parser still misreads was left out, so this is a guard and no measurement. The gold set measures.
+`tests/data/readings.txt` has two lines a prompt: the text and, indented, its `outline`. They were written to find
+faults (photographs, tags, relative clauses, lists, counts, owners, negations, places, texts on things, brands,
+requests to a machine). What the parser still misreads was left out: this is a guard, the gold set is the measurement.
 """
 
 from pathlib import Path

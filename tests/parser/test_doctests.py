@@ -10,8 +10,8 @@ from attnmod.parser.grammar import STEPS, explain_rule
 from attnmod.parser.syntax import parse_prompt
 
 MODULES = (
-    "abstract", "chunks", "clean", "describe", "explain", "grammar", "known", "lexicon", "links", "predicates", "prompt",
-    "repairs", "roles", "style", "syntax", "weights",
+    "abstract", "chunks", "clean", "describe", "explain", "grammar", "known", "lexicon", "links", "predicates",
+    "prompt", "repairs", "roles", "style", "syntax", "weights",
 )  # fmt: skip
 
 

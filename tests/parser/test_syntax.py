@@ -64,6 +64,8 @@ READINGS = {
         "a stack of three red cubes": "cubes x3: red",
         "three birds on a wire, one blue and the other two yellow": "birds x3; birds x1: blue < birds; "
         "birds x2: yellow < birds; wire x1; [relation: on]",
+        "two dogs, one with a red collar and the other asleep, in Paris": "dogs x2; dogs x1 < dogs; "
+        "collar x1: red < dogs; dogs x1: asleep < dogs; [scene: in Paris]",
         "two cats, one blue and the other orange": "cats x2; cats x1: blue < cats; cats x1: orange < cats",
         "two cars, one red and one blue": "cars x2; cars x1: red < cars; cars x1: blue < cars",
     },
@@ -117,6 +119,8 @@ READINGS = {
         "shirts: red < kids; kids x1 < kids; raincoat x1: yellow < kids",
         "a woman in red standing beside a man in blue": "woman x1: red; man x1: blue; [action: standing]; "
         "[relation: beside]",
+        "The wooden bookshelf and glass bookends hold the metallic books": "bookshelf x1: wooden; "
+        "books: metallic < bookshelf; bookends: glass",
         "a knight in shining silver armor riding a black horse": "knight x1; armor: shining, silver < knight; "
         "horse x1: black; [action: riding]",
         "a girl wearing a red hat, blue shirt and black shoes": "girl x1; hat x1: red < girl; shirt: blue < girl; "
@@ -153,6 +157,9 @@ READINGS = {
         "two children on a sunny beach": "children x2; [scene: on a sunny beach]",
         "a cabin near a lake": "cabin x1; lake x1; [relation: near]",
         "a castle on a hill": "castle x1; hill x1; [relation: on]",
+        "a car in front of a church": "car x1; church x1; [relation: in front of]",
+        "a knight, a moment of triumph": "knight x1; [other: a moment of triumph]",
+        "a red circle to the left of a blue square": "circle x1: red; square x1: blue; [relation: to the left of]",
         "a bird in the middle of a field": "bird x1; [relation: in the middle of]; [scene: a field]",
         "an oil painting of a fox, by Greg Rutkowski": "fox x1; [style: an oil painting of]; "
         "[style: by Greg Rutkowski]",
@@ -181,6 +188,20 @@ CASES = [pytest.param(text, said, id=text[:60]) for group in READINGS.values() f
 @pytest.mark.parametrize(("text", "said"), CASES)
 def test_reading(text, said):
     assert outline(parse_prompt(text)) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "foreign"),
+    [
+        ("un chat noir sur un canapé rouge", True),
+        ("ein Hund und eine Katze", True),
+        ("un gato negro en una mesa roja", True),
+        ("a crème brûlée and a café au lait", False),
+        ("a statue of El Greco in Los Angeles, in the style of Leonardo da Vinci", False),
+    ],
+)
+def test_another_language_is_named(text, foreign):
+    assert any("another language" in warning for warning in parse_prompt(text).warnings) == foreign
 
 
 def test_spans_cover_predicates_and_children():
