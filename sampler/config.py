@@ -9,7 +9,7 @@ from typing import Any
 from attnmod.sampler.schedule import Curve
 
 VOTES = ("sum", "mean", "head")
-SPECIAL_TOKENS = ("plain", "global", "absent")
+SPECIAL_TOKENS = ("plain", "global", "masked", "absent")
 BACKENDS = ("auto", "triton", "sdpa", "eager")
 TEMPERATURE_ROWS = ("conditional", "all")
 OWNERSHIPS = ("layer", "average")
@@ -63,7 +63,8 @@ class ModulationConfig:
             token.
         renormalize: divide by the modulated sum of weights (True) or by the unmodulated one (False).
         bos, eos, padding: what CLIP's special tokens are: "plain" (weight 1 for every patch), "global" (weighted
-            like a global word) or "absent" (taken out of conditional rows).
+            like a global word), "masked" (hidden in every owned patch, as another entity's words are: the end of text
+            and the padding have read the whole prompt) or "absent" (taken out of conditional rows).
         self_attention_layers, cross_attention_layers: shell patterns over the layers' full names, such as
             "mid_block.*" or "up_blocks.0.*"; a layer that no pattern matches keeps its own processor.
         backend: of the kernels: "auto", "triton", "sdpa" or "eager".

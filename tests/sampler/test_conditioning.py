@@ -94,14 +94,18 @@ def test_a_prompt_without_entities_is_sharpened_only(tokenizer):
     assert not rows.is_global.any()
 
 
-@pytest.mark.parametrize("treatment", ["plain", "global", "absent"])
-def test_special_tokens(nested, treatment):
-    rows = rows_for(nested, bos=treatment, eos=treatment, padding=treatment, global_weight=0.5)
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("treatment", ["plain", "global", "masked", "absent"])
+def test_special_tokens(nested, treatment, background):
+    config = dict(bos=treatment, eos=treatment, padding=treatment, unowned_background=background)
+    rows = rows_for(nested, **config, global_weight=0.5)
     special = [n for n, token in enumerate(nested.tokens) if token.kind in ("bos", "eos", "pad")]
     assert len(special) == 77 - 10
     assert rows.own_log_weights[0, special].eq(-math.inf).all() == (treatment == "absent")
     assert rows.is_global[0, special].tolist() == [treatment == "global"] * 67
     assert rows.is_global[0, 8]  # "and"
+    seen_by_background_alone = 1 << len(rows.slots[0]) - 1 if background else 0
+    assert rows.entity_bits[0, special].eq(seen_by_background_alone).all() == (treatment == "masked")
 
 
 def test_more_entities_than_bits(tokenizer):
