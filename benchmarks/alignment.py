@@ -6,6 +6,7 @@ Experiments, in this order if several are named (headline and sheet if none is):
 
     steps       how few Euler steps give what many do (stock, validation split)
     search      the open choices, one at a time, then the winners together, then confirmed (validation split only)
+    arms        those of --arms FILE, {"name": {"field": value}}, against stock (validation split)
     headline    stock against modulated: 500 test prompts of 1, 2, 3 and 4 entities by 4 seeds
     ablation    temperature, mask, reweighting: each alone, each pair, all three (200 prompts by 2 seeds)
     guidance    the guidance scale from 1 to 12, stock and modulated (200 by 2)
@@ -26,17 +27,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from attnmod.benchmarks.laboratory import arms as experiments
+from attnmod.benchmarks.laboratory import search
+from attnmod.benchmarks.laboratory.arms import Arm, Experiment
+from attnmod.benchmarks.laboratory.report import GROUPS, as_markdown, gains, summarise
+from attnmod.benchmarks.laboratory.runs import PipelinePainter, Record, model_fingerprint, run
+from attnmod.benchmarks.laboratory.tasks import draw_tasks
 from attnmod.sampler.config import PRESETS, ModulationConfig
-from benchmarks.laboratory import arms as experiments
-from benchmarks.laboratory import search
-from benchmarks.laboratory.arms import Arm, Experiment
-from benchmarks.laboratory.report import GROUPS, as_markdown, gains, summarise
-from benchmarks.laboratory.runs import PipelinePainter, Record, model_fingerprint, run
-from benchmarks.laboratory.tasks import draw_tasks
 
 RESULTS = Path(__file__).with_name("results")
 RECORDS = Path("generated") / "alignment"
-EXPERIMENTS = ("steps", "search", "headline", "ablation", "guidance", "diagnosis", "sheet")
+EXPERIMENTS = ("steps", "search", "arms", "headline", "ablation", "guidance", "diagnosis", "sheet")
 SHEET_PROMPTS = 12
 DIAGNOSED_PROMPTS = 48
 
@@ -104,7 +105,7 @@ class Laboratory:
         )
 
     def sheet(self) -> None:
-        from benchmarks.laboratory.sheet import draw_sheet
+        from attnmod.benchmarks.laboratory.sheet import draw_sheet
 
         count = self.options.prompts or SHEET_PROMPTS
         arm = self._with_options(Arm("modulated", self.base), "sheet")
@@ -114,7 +115,7 @@ class Laboratory:
         print(f"wrote {path}: the first {count} test prompts, first noise")
 
     def diagnosis(self) -> None:
-        from benchmarks.laboratory.diagnosis import diagnose
+        from attnmod.benchmarks.laboratory.diagnosis import diagnose
 
         arm = self._with_options(Arm("modulated", self.base), "diagnosis")
         tasks = draw_tasks("validation", self.options.prompts or DIAGNOSED_PROMPTS)
@@ -173,8 +174,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help=f"of the denoising ({experiments.STEPS})")
     parser.add_argument("--guidance-scale", type=float, metavar="SCALE", help=f"({experiments.GUIDANCE:g})")
     parser.add_argument("--batch", type=int, default=8, help="pictures at once (8)")
+    parser.add_argument("--arms", type=Path, metavar="FILE", help="of the experiment arms")
+    parser.add_argument("--task-seed", type=int, default=0, help="of the prompts; another one draws others (0)")
     parser.add_argument("--factors", nargs="*", default=[], help=f"of the search: {', '.join(search.FACTORS)} (all)")
     parser.add_argument("--device", default="auto", help="cpu, cuda (cuda if there is one)")
+    parser.add_argument("--dtype", default="auto", help="float32, float16 or bfloat16 (float16 on cuda, else float32)")
     parser.add_argument("--records", type=Path, default=RECORDS, metavar="DIR", help=f"({RECORDS})")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where tables and pictures go")
     parser.add_argument("--note", default="", help="what to say of the model in the tables, such as its training")
@@ -182,6 +186,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options.experiments = options.experiments or ["headline", "sheet"]
     if unknown := [name for name in options.experiments if name not in EXPERIMENTS]:
         parser.error(f"there is no experiment {unknown[0]!r}; there are {', '.join(EXPERIMENTS)}")
+    if "arms" in options.experiments and options.arms is None:
+        parser.error("the experiment arms needs --arms FILE")
     for name in ("prompts", "repeats", "steps", "batch"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} is {getattr(options, name)}; it must be at least 1")
@@ -194,8 +200,8 @@ def main() -> None:
     from attnmod.sampler.generate import Settings, load_pipeline
 
     folder = options.model or Path(__file__).parents[1] / "sampler" / "data" / "miniature"
-    model = model_fingerprint(folder)
-    pipe = load_pipeline(Settings(prompt="", model=str(folder), device=options.device))
+    pipe = load_pipeline(Settings(prompt="", model=str(folder), device=options.device, dtype=options.dtype))
+    model = f"{model_fingerprint(folder)} in {str(pipe.unet.dtype).removeprefix('torch.')}"
     options.results.mkdir(parents=True, exist_ok=True)
     laboratory = Laboratory(options, pipe, model)
     for name in EXPERIMENTS:
@@ -203,8 +209,10 @@ def main() -> None:
             continue
         if name in ("search", "sheet", "diagnosis"):
             getattr(laboratory, name)()
+        elif name == "arms":
+            laboratory.run(experiments.from_file(laboratory.base, options.arms), options.task_seed)
         else:
-            laboratory.run(getattr(experiments, name)(laboratory.base))
+            laboratory.run(getattr(experiments, name)(laboratory.base), options.task_seed)
 
 
 if __name__ == "__main__":

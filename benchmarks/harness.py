@@ -163,9 +163,9 @@ def machine() -> dict:
     if torch.cuda.is_available():
         facts["device"] = torch.cuda.get_device_name()
         facts["cudnn"] = torch.backends.cudnn.version()
-        query = "--query-gpu=driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit"
-        facts["driver"] = _output("nvidia-smi", query, "--format=csv,noheader")
-        facts["clocks"] = "driver, SM clock, its maximum, memory clock, power limit: see driver"
+        facts["driver"] = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        query = "--query-gpu=clocks.sm,clocks.max.sm,clocks.mem,power.limit"  # at the moment of saving
+        facts["clocks"] = _output("nvidia-smi", query, "--format=csv")
     return facts
 
 

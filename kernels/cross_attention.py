@@ -12,7 +12,7 @@ Its launcher also starts `swept_attention.py`, which takes heads that vote toget
 
 Floors on an H100 SXM for SDXL's 4096 patches, 77 tokens, 10 heads, two rows, in fp16: 21.4 MB to read and write,
 6.4 us; 1.6 Gflop of products and as much time again of exponentials, 1.7 us each. So it is bound by memory, but only
-just by issue slots. The datasheet counts for sm_90 (Triton 3.9) 833 instructions of a warp for 16 patches, with the
+just by issue slots. The datasheet counts for sm_90 (Triton 3.9) 840 instructions of a warp for 16 patches, with the
 vote, and some 780 once for a program of two such blocks: 5 such programs one after the other on a processor, of 4 warps
 for 4 schedulers, issue for 7.0 us at 1.755 GHz. So we expect 7 to 9 us. Not measured.
 

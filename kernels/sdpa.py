@@ -22,7 +22,9 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, *, temperature: Tensor | Non
     """softmax(q kT * scale / tau) v by SDPA on q / tau."""
     if temperature is not None:
         tau = temperature.clamp(min=reference.MIN_TEMPERATURE)
-        q = (q / tau.reshape(*tau.shape, *[1] * (4 - tau.ndim))).to(q.dtype)
+        sharpened = q / tau.reshape(*tau.shape, *[1] * (4 - tau.ndim))
+        most = torch.finfo(q.dtype).max  # a small tau takes a large q beyond it, and infinite scores would give NaN
+        q = sharpened.clamp(-most, most).to(q.dtype)
     return F.scaled_dot_product_attention(q, k, v, scale=scale)
 
 

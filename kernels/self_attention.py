@@ -14,8 +14,14 @@ half a conversion; the datasheet counts 7.2 to 7.4 on sm_90 (Triton 3.6, 3.9), w
 
 So what decides is how much of the exponentials' time products run in. Where products are asynchronous a tile's product
 with its values is therefore issued before the next tile's softmax (`OVERLAP`, as in FlashAttention-3, arXiv
-2407.08608): two thirds of the exponentials then stand beside it, and a second block on the processor fills the rest.
-Of the tiles we expect 64 x 128 in this form to win. Not measured.
+2407.08608): 47 to 52 of a tile's 66 exponentials then stand beside it instead of none, and a second block on the
+processor fills the rest. Of the tiles we expect 64 x 128 in this form to win. Not measured.
+
+Compiled for sm_90 and left out: the next scores issued before this tile's softmax (ptxas moves every exponential in
+front of them, so nothing overlaps, for 70 more registers); loads by descriptors (7.0 to 7.2 instructions per score, 206
+registers, as many blocks, but strides that are no projection's need another kernel); warp specialisation (with pointers
+and 4 warps the compiler fails and with 8 it changes nothing; with descriptors and 64 rows both consumers compute the
+same tile, with 128 rows it fails; Triton 3.6 and 3.9).
 
 Shapes: q, out [B, H, M, D]; k, v [B, H, T, D]; temperature [B] or [B, H].
 """

@@ -7,6 +7,10 @@ The scores are computed again in the second sweep: products are the cheap part, 
 atomic sum, so the order of every addition is fixed. A prompt passes in groups of up to 80 tokens, one window of
 CLIP, under a running maximum and a running sum; a single group stays in shared memory for all heads.
 
+Floors on an H100 SXM for SDXL's 4096 patches, 10 heads, two rows, in fp16, where the heads vote together: at 77 tokens
+21.4 MB to read and write, 6.4 us (q and k are found in the cache when read again); 2.4 Gflop of products, 2.6 us,
+and exponentials twice, 3.4 us; at 231 tokens 22.2 MB, 6.6 us, and 7.7 and 10.2 us. Not measured.
+
 Where there are too few patches to fill the processors, several programs share the heads between them: each votes over
 all of them and attends for its own.
 

@@ -51,7 +51,7 @@ class InstalledProcessors:
 
     def __init__(self, unet: torch.nn.Module):
         self.unet = unet
-        self._layers: list[tuple[str, Attention, MakeProcessor]] = []
+        self._layers: list[tuple[str, Any, MakeProcessor]] = []  # (name, diffusers' Attention, how ours is made)
         self._ours: list[ModulatedProcessor] = []  # in the same order
 
     def add(self, layers: dict[str, Attention], make: MakeProcessor) -> None:
@@ -60,7 +60,7 @@ class InstalledProcessors:
             self._layers.append((name, layer, make))
             self._ours.append(make(name, own_processor(layer.processor)))
 
-    def __iter__(self) -> Iterator[tuple[Attention, ModulatedProcessor]]:
+    def __iter__(self) -> Iterator[tuple[Any, ModulatedProcessor]]:
         """The layers with our processors."""
         return ((layer, processor) for (_, layer, _), processor in zip(self._layers, self._ours, strict=True))
 

@@ -18,6 +18,7 @@ class IPAdapterCrossAttentionProcessor(CrossAttentionProcessor, IPAdapterAttnPro
     `pipe.to`, offloading, state dicts, `set_ip_adapter_scale` and `unload_ip_adapter` do what they do without us.
     """
 
+    original: Any
     to_k_ip: torch.nn.ModuleList
     to_v_ip: torch.nn.ModuleList
 

@@ -23,9 +23,10 @@ def check_unet(unet: torch.nn.Module) -> None:
     known = "modulate works on UNet2DConditionModel as SDXL, SD 1.5 and SD 2.1 have it"
     if not isinstance(unet, UNet2DConditionModel):
         raise ValueError(f"the UNet is a {type(unet).__name__}; {known}")
-    if unet.config.encoder_hid_dim_type not in (None, "ip_image_proj"):
+    projected = unet.config["encoder_hid_dim_type"]
+    if projected not in (None, "ip_image_proj"):
         raise ValueError(
-            f"the UNet has encoder_hid_dim_type {unet.config.encoder_hid_dim_type!r}: its layers do not read the text"
+            f"the UNet has encoder_hid_dim_type {projected!r}: its layers do not read the text"
             f" embeddings themselves; {known}"
         )
     if not find_layers(unet)["cross"]:

@@ -1,6 +1,6 @@
 """The shipped miniature: a pipeline of SDXL's architecture that has learned a little world of shapes.
 
-Its folder is a `StableDiffusionXLPipeline`'s, made by `python -m benchmarks.miniature.export`, with its card (README.md)
+Its folder is a `StableDiffusionXLPipeline`, made by `python -m benchmarks.miniature.export`, with its card (README.md)
 and the words that it was trained on (words.json).
 """
 

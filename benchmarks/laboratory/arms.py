@@ -1,11 +1,13 @@
 """The arms of the laboratory's experiments, as data: a name, settings, a guidance scale."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from attnmod.benchmarks.laboratory.tasks import fingerprint
 from attnmod.sampler.config import ModulationConfig
-from benchmarks.laboratory.tasks import fingerprint
 
 GUIDANCE = 5.0  # as `attnmod generate` has it
 STEPS = 20
@@ -93,6 +95,28 @@ def guidance(base: ModulationConfig) -> Experiment:
     ]
     arms.sort(key=lambda arm: arm.config is not None or arm.guidance_scale != GUIDANCE)  # stock at 5 first
     return Experiment("guidance", "the scale of classifier-free guidance from 1 to 12", tuple(arms))
+
+
+def from_file(base: ModulationConfig, path: Path) -> Experiment:
+    """Arms of a JSON file, {name: {field: value}}, each what differs from base, against stock; validation split.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no such JSON, or settings that ModulationConfig does not allow; the message names the arm.
+    """
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(given, dict) or not all(isinstance(values, dict) for values in given.values()):
+        raise ValueError(f'{path} must hold {{"name": {{"field": value}}}}')
+    arms = [Arm("stock")]
+    for name, values in given.items():
+        try:
+            arms.append(Arm(name, ModulationConfig.from_dict({**base.to_dict(), **values})))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {name}: {error}") from None
+    return Experiment("arms", f"the arms of {path.name}", tuple(arms), split="validation", prompts=100)
 
 
 def steps(_base: ModulationConfig) -> Experiment:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.laboratory.arms import Arm
-from benchmarks.laboratory.runs import call
-from benchmarks.laboratory.tasks import Task
-from benchmarks.miniature.judge import judge, match
-from benchmarks.miniature.scorer import read_picture
-from benchmarks.miniature.world import SIZE
+from attnmod.benchmarks.laboratory.arms import Arm
+from attnmod.benchmarks.laboratory.runs import call
+from attnmod.benchmarks.laboratory.tasks import Task
+from attnmod.benchmarks.miniature.judge import judge, match
+from attnmod.benchmarks.miniature.scorer import read_picture
+from attnmod.benchmarks.miniature.world import SIZE
 
 _STARVED = 0.02  # of the patches; a small object covers 0.03
 

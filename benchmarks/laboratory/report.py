@@ -4,14 +4,15 @@ import statistics as middle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.laboratory.arms import Experiment
-from benchmarks.laboratory.bootstrap import Estimate, difference, estimate
-from benchmarks.laboratory.runs import Record, Result
-from benchmarks.miniature.judge import ALL_CATEGORIES, MISTAKES
+from attnmod.benchmarks.laboratory.arms import Experiment
+from attnmod.benchmarks.laboratory.bootstrap import Estimate, difference, estimate
+from attnmod.benchmarks.laboratory.runs import Record, Result
+from attnmod.benchmarks.miniature.judge import ALL_CATEGORIES, MISTAKES
 
 # name -> one picture's value, or None where the prompt does not ask for it
 METRICS: dict[str, Callable[[Result], float | None]] = {
     "whole": lambda result: float(result.verdict.whole),
+    "attributes": lambda result: result.verdict.attributes,
     **{name: (lambda result, name=name: _as_float(result.verdict.categories[name])) for name in ALL_CATEGORIES},
     **{name: (lambda result, name=name: float(getattr(result.verdict, name))) for name in MISTAKES},
 }
@@ -111,15 +112,15 @@ def as_markdown(summary: Mapping[str, Any], groups: Sequence[str] = ("2 to 4",))
         f"Made by `{summary['command']}`.",
         "",
     ]
-    percent = ("whole", *ALL_CATEGORIES)
+    percent = ("whole", "attributes", *ALL_CATEGORIES)
     for group in groups:
         lines += [
             f"{_group_title(group)}:",
             "",
             "| arm | whole prompt | errors against the first arm | "
-            + " | ".join([*ALL_CATEGORIES, *MISTAKES])
+            + " | ".join(["attributes", *ALL_CATEGORIES, *MISTAKES])
             + " | s a picture |",
-            "| --- |" + " --- |" * (3 + len(ALL_CATEGORIES) + len(MISTAKES)),
+            "| --- |" + " --- |" * (4 + len(ALL_CATEGORIES) + len(MISTAKES)),
         ]
         baseline = summary["arms"][0]["figures"][group]["whole"]["value"]
         for arm in summary["arms"]:
@@ -157,11 +158,11 @@ def _errors(value: Mapping[str, Any] | None, baseline: Mapping[str, Any] | None)
     return f"{100 * (1 - value['mean']) / (1 - baseline['mean']):.0f} %"
 
 
-def gains(summary: Mapping[str, Any], group: str = "2 to 4") -> dict[str, float]:
-    """How much more of the whole prompts each arm gets right than the first one; arms without figures are left out."""
+def gains(summary: Mapping[str, Any], metric: str = "attributes", group: str = "2 to 4") -> dict[str, float]:
+    """By how much each arm is better than the first one; arms without figures are left out."""
     found = {}
     for arm in summary["arms"][1:]:
-        change = arm["figures"][group]["whole"]["difference"]
+        change = arm["figures"][group][metric]["difference"]
         if change is not None:
             found[arm["name"]] = change["mean"]
     return found

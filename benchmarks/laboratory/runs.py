@@ -1,8 +1,8 @@
 """Makes, reads and judges the pictures of arms, and keeps a record of each so that nothing is done twice.
 
 A record is one JSON Lines file an arm: a line that says what the arm is, then a line a picture. Its name is a hash of
-all that its pictures depend on (the model's files, the settings, the split and its prompts), so records of another model or
-of other settings are other files and never mixed. An interrupted run goes on where it stopped.
+all that its pictures depend on (the model's files and number type, the settings, the split and its prompts), so records
+of another model or of other settings are other files and never mixed. An interrupted run goes on where it stopped.
 """
 
 import dataclasses
@@ -17,10 +17,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.laboratory.arms import Arm
-from benchmarks.laboratory.tasks import Task, fingerprint
-from benchmarks.miniature.judge import Verdict, judge
-from benchmarks.miniature.scorer import read_picture
+from attnmod.benchmarks.laboratory.arms import Arm
+from attnmod.benchmarks.laboratory.tasks import Task, fingerprint
+from attnmod.benchmarks.miniature.judge import Verdict, judge
+from attnmod.benchmarks.miniature.scorer import read_picture
 
 RECORD_FORMAT = 1
 
@@ -90,6 +90,7 @@ class Record:
     """
 
     def __init__(self, folder: Path, model: str, arm: Arm, split: str, tasks_seed: int):
+        """model: `model_fingerprint`, and in what number type it computes."""
         self.about = {
             "format": RECORD_FORMAT,
             "model": model,

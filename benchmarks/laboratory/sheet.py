@@ -6,11 +6,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.laboratory.arms import Arm
-from benchmarks.laboratory.runs import call
-from benchmarks.laboratory.tasks import Task
-from benchmarks.miniature.judge import Verdict, judge
-from benchmarks.miniature.scorer import read_picture
+from attnmod.benchmarks.laboratory.arms import Arm
+from attnmod.benchmarks.laboratory.runs import call
+from attnmod.benchmarks.laboratory.tasks import Task
+from attnmod.benchmarks.miniature.judge import Verdict, judge
+from attnmod.benchmarks.miniature.scorer import read_picture
 
 _SIDE = 192  # pixels of a picture on the sheet
 _GAP, _TEXT = 8, 62

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.miniature.prompts import write_prompt
-from benchmarks.miniature.world import MAX_OBJECTS, SPLITS, Scene, draw_scene, render
+from attnmod.benchmarks.miniature.prompts import write_prompt
+from attnmod.benchmarks.miniature.world import MAX_OBJECTS, SPLITS, Scene, draw_scene, render
 
 
 @dataclass(frozen=True)

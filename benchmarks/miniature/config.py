@@ -51,7 +51,7 @@ class MiniatureConfig:
     captions: int = 2
     steps: int = 7_000
     batch: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     warmup: int = 200
     decay_from: float = 0.6
     weight_decay: float = 0.01

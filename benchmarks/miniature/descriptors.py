@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.miniature import world
-from benchmarks.miniature.world import COLOURS, SHAPES, SIZE, TEXTURES
+from attnmod.benchmarks.miniature import world
+from attnmod.benchmarks.miniature.world import COLOURS, SHAPES, SIZE, TEXTURES
 
 MIN_FIT = 0.70
 _MIN_CONTRAST, _MIN_CORRELATION = 0.15, 0.55

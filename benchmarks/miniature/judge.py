@@ -30,8 +30,8 @@ object too many. What a prompt leaves open is not judged.
 import functools
 from dataclasses import dataclass
 
-from benchmarks.miniature.scorer import SeenObject, SeenPicture
-from benchmarks.miniature.world import RELATION_GAP, Scene, Thing
+from attnmod.benchmarks.miniature.scorer import SeenObject, SeenPicture
+from attnmod.benchmarks.miniature.world import RELATION_GAP, Scene, Thing
 
 CATEGORIES = ("colour", "content", "number", "texture", "time", "location")
 ALL_CATEGORIES = (*CATEGORIES, "size")
@@ -47,6 +47,8 @@ class Verdict:
     Attributes:
         categories: True, False or None (not asked), for each of ALL_CATEGORIES.
         asked: objects asked for. seen: objects seen.
+        attributes: the share, 0 to 1, of all that is said of the objects asked for (shape, colour, texture, size, of
+            each object) that the seen ones have. It varies less from picture to picture than right or wrong does.
         lost, extra, fused, leaked: how many, as the module says.
         leaks: "thing attribute value" for each that leaked.
     """
@@ -54,6 +56,7 @@ class Verdict:
     categories: dict[str, bool | None]
     asked: int
     seen: int
+    attributes: float
     lost: int
     extra: int
     fused: int
@@ -97,6 +100,7 @@ def judge(scene: Scene, seen: SeenPicture) -> Verdict:
         categories=categories,
         asked=len(asked),
         seen=len(seen.objects),
+        attributes=_share_of_attributes(pairs),
         lost=lost,
         extra=len(seen.objects) - (len(asked) - lost),
         fused=shapeless if lost else 0,
@@ -137,6 +141,16 @@ def _worth(thing: Thing, one: SeenObject) -> int:
         "size": one.size == thing.drawn_size,
     }
     return sum(_WORTH[name] for name, agrees in agree.items() if agrees)
+
+
+def _share_of_attributes(pairs) -> float:
+    said = [
+        one is not None and getattr(one, name) == getattr(thing, name)
+        for _, thing, one in pairs
+        for name in _WORTH
+        if getattr(thing, name) is not None
+    ]
+    return sum(said) / len(said)
 
 
 def _number(scene: Scene, seen: SeenPicture) -> bool | None:

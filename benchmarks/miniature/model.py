@@ -96,6 +96,9 @@ def save_pipeline(pipe: StableDiffusionXLPipeline, folder: Path) -> int:
         # transformers loads in the dtype noted here, diffusers in float32: left alone, the parts would not fit together
         settings = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps({**settings, "dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
+    for path in Path(folder).glob("tokenizer*/tokenizer.json"):  # half of it is indentation
+        content = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
     return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
 
 

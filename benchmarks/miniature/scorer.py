@@ -35,8 +35,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from benchmarks.miniature.descriptors import MIN_FIT, fit_outline, read_texture, smoothed
-from benchmarks.miniature.segment import (
+from attnmod.benchmarks.miniature.descriptors import MIN_FIT, fit_outline, read_texture, smoothed
+from attnmod.benchmarks.miniature.segment import (
     BARE,
     Masks,
     cluster,
@@ -46,7 +46,7 @@ from benchmarks.miniature.segment import (
     pure_pixels,
     read_scenery,
 )
-from benchmarks.miniature.world import COLOURS, RADII, SIZE, SIZES, Picture, Scene, draw_scene, render
+from attnmod.benchmarks.miniature.world import COLOURS, RADII, SIZE, SIZES, Picture, Scene, draw_scene, render
 
 RESULTS = Path(__file__).parents[1] / "results"
 OBJECT_CATEGORIES = ("shape", "colour", "texture", "size", "place")

@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 
-from benchmarks.miniature import world
-from benchmarks.miniature.descriptors import (
+from attnmod.benchmarks.miniature import world
+from attnmod.benchmarks.miniature.descriptors import (
     MIN_FIT,
     Texture,
     dilated,
@@ -16,7 +16,7 @@ from benchmarks.miniature.descriptors import (
     rgb,
     smoothed,
 )
-from benchmarks.miniature.world import COLOURS, GROUNDS, HORIZON, LIGHTS, SIZE
+from attnmod.benchmarks.miniature.world import COLOURS, GROUNDS, HORIZON, LIGHTS, SIZE
 
 BARE = "bare"  # the answer "there is no ground"
 
@@ -24,7 +24,7 @@ _BACKGROUND_REACH = 45.0  # in RGB; less than the nearest two backgrounds are ap
 _MIN_BACKGROUND = 0.04  # part of the rows that must come close to a background
 _MIN_AREA = 45  # pixels of an object; the smallest that is drawn has 115
 _MIN_CORE = 8  # pixels of it whose neighbours are of the same colour
-_MAX_FRAGMENT = 90
+_MAX_FRAGMENT = 150
 _PURE = 30.0  # distance in RGB from its colour's ray of a pixel that is hardly mixed
 _GOOD_FIT = 0.86  # what fits so well is not parted
 _PARTING_GAIN = 0.04

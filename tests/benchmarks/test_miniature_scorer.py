@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks.miniature import scorer
-from benchmarks.miniature.judge import judge, match
-from benchmarks.miniature.scorer import BARE, SeenObject, SeenPicture, compare, degrade, read_picture, rendered
-from benchmarks.miniature.world import COLOURS, GROUNDS, LIGHTS, SHAPES, TEXTURES, Scene, Thing, render
+from attnmod.benchmarks.miniature import scorer
+from attnmod.benchmarks.miniature.judge import judge, match
+from attnmod.benchmarks.miniature.scorer import BARE, SeenObject, SeenPicture, compare, degrade, read_picture, rendered
+from attnmod.benchmarks.miniature.world import COLOURS, GROUNDS, LIGHTS, SHAPES, TEXTURES, Scene, Thing, render
 
 
 def picture_of(scene: Scene, seed: int = 0) -> np.ndarray:
@@ -18,7 +18,9 @@ def picture_of(scene: Scene, seed: int = 0) -> np.ndarray:
 # -- reading
 
 
-@pytest.mark.parametrize(("blur", "noise", "least"), [(0.0, 0.0, 0.99), (0.7, 0.05, 0.97)], ids=["rendered", "degraded"])
+@pytest.mark.parametrize(
+    ("blur", "noise", "least"), [(0.0, 0.0, 0.99), (0.7, 0.05, 0.97)], ids=["rendered", "degraded"]
+)
 def test_reads_at_least_as_well_as_promised(blur, noise, least):
     counts = {}
     rng = np.random.default_rng(1)
@@ -69,6 +71,24 @@ def test_a_shape_that_is_none_of_the_six_is_not_named():
     assert seen.colour == "red"
     assert seen.shape is None
     assert seen.size is None
+
+
+def test_what_another_object_cuts_in_two_is_one():
+    picture = np.full((64, 64, 3), (206, 214, 222), np.uint8)
+    y, x = np.mgrid[:64, :64] + 0.5
+    picture[np.hypot(x - 32, y - 32) < 15.5] = COLOURS["red"]
+    picture[12:52, 38:42] = COLOURS["blue"]
+    red = [one for one in read_picture(picture).objects if one.colour == "red"]
+    assert [(one.shape, one.size) for one in red] == [("circle", "large")]
+
+
+def test_a_texture_that_is_none_of_the_four_is_not_named():
+    picture = picture_of(Scene((Thing("circle", "red"),)))
+    picture[:] = (206, 214, 222)
+    shade = np.linspace(0.42, 1, 30)[None, :, None]  # darker to the left
+    picture[20:50, 20:50] = (shade * COLOURS["red"]).astype(np.uint8)
+    (seen,) = read_picture(picture).objects
+    assert (seen.shape, seen.colour, seen.texture) == ("square", "red", None)
 
 
 def test_another_size_of_picture_is_refused():
@@ -204,6 +224,10 @@ def test_the_matching_is_the_best_of_all_and_not_the_first():
     asked = (Thing("circle", "red"), Thing("square", "red"))
     objects = (seen_as(asked[1], texture="striped"), seen_as(asked[0], colour="blue"))
     assert match(asked, objects) == [1, 0]
+
+
+def test_one_seen_object_is_matched_once():
+    assert match((RED_CIRCLE, RED_CIRCLE), (seen_as(RED_CIRCLE),)).count(0) == 1
 
 
 def test_objects_that_share_nothing_are_not_matched():

@@ -71,15 +71,15 @@ def make_options(vote, weights, hidden, share, renormalize, batch, queries, toke
         owner = torch.randint(-1, entities, (batch, queries), generator=generator)
         options["owner"] = owner.to(device, torch.int8)
     if hidden:
-        options["hidden_weight"] = torch.tensor([0.3, 0.0, 1.0, 0.0][:batch], device=device)
+        options["hidden_weight"] = torch.tensor([0.3, 0.0, 0.0][:batch], device=device)
     return options
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("vote", "weights", "hidden", "share", "renormalize"), feature_combinations())
 def test_features(backend, vote, weights, hidden, share, renormalize, device):
-    q, k, v = random_inputs(4, 2, 17, 21, 16, torch.float16, device)
-    options = make_options(vote, weights, hidden, share, renormalize, 4, 17, 21, 5, device)
+    q, k, v = random_inputs(3, 2, 17, 21, 16, torch.float16, device)
+    options = make_options(vote, weights, hidden, share, renormalize, 3, 17, 21, 5, device)
     check_cross_attention(q, k, v, backend, **options)
 
 
@@ -88,8 +88,8 @@ def test_features(backend, vote, weights, hidden, share, renormalize, device):
 @pytest.mark.parametrize("share", [False, True], ids=["per-head", "shared"])
 @pytest.mark.parametrize("vote", ["default", "affinity"])
 def test_dtypes(backend, dtype, share, vote, device):
-    q, k, v = random_inputs(2, 3, 65, 77, 40, dtype, device)
-    options = make_options(vote, True, True, share, True, 2, 65, 77, 3, device)
+    q, k, v = random_inputs(2, 2, 33, 77, 40, dtype, device)
+    options = make_options(vote, True, True, share, True, 2, 33, 77, 3, device)
     check_cross_attention(q, k, v, backend, **options)
 
 
@@ -117,7 +117,7 @@ def test_affinity_dtypes(affinity_dtype, device):
 @pytest.mark.parametrize("share", [False, True], ids=["per-head", "shared"])
 @pytest.mark.parametrize(
     ("queries", "tokens"),
-    [(1, 1), (33, 2), (63, 16), (65, 17), (17, 76), (129, 77), (33, 78), (33, 154), (17, 231), (17, 256), (17, 300)],
+    [(1, 1), (33, 2), (63, 16), (65, 17), (17, 76), (129, 77), (17, 78), (17, 154), (17, 231), (17, 300)],
 )
 def test_lengths(queries, tokens, share, device):
     q, k, v = random_inputs(2, 2, queries, tokens, 32, torch.float16, device)
@@ -125,11 +125,12 @@ def test_lengths(queries, tokens, share, device):
     check_cross_attention(q, k, v, "triton", **options)
 
 
-@pytest.mark.parametrize("tokens", [512, 700])
-def test_long_prompts(tokens, device):
+@pytest.mark.parametrize(("tokens", "renormalize"), [(512, True), (700, False)])
+def test_long_prompts(tokens, renormalize, device):
     q, k, v = random_inputs(1, 1, 5, tokens, 16, torch.float16, device)
     bits = entity_bits(1, tokens, 4, device)
-    check_cross_attention(q, k, v, "triton", entity_bits=bits, log_weights=log_weights(1, tokens, device))
+    options = {"entity_bits": bits, "log_weights": log_weights(1, tokens, device), "renormalize": renormalize}
+    check_cross_attention(q, k, v, "triton", **options)
 
 
 @pytest.mark.parametrize("head_dim", [8, 16, 40, 64, 80, 128, 160])
@@ -143,8 +144,8 @@ def test_head_dims(head_dim, device):
 @pytest.mark.parametrize("vote", ["default", "affinity"])
 @pytest.mark.parametrize("entities", [1, 2, 16, 17, 32])
 def test_entity_counts(backend, vote, entities, device):
-    q, k, v = random_inputs(2, 2, 33, 154, 16, torch.float16, device)
-    options = make_options(vote, True, False, True, True, 2, 33, 154, entities, device)
+    q, k, v = random_inputs(2, 2, 33, 90, 16, torch.float16, device)
+    options = make_options(vote, True, False, True, True, 2, 33, 90, entities, device)
     _, owner = check_cross_attention(q, k, v, backend, **options)
     assert owner.max() >= entities // 2  # the high ids win somewhere, the sign bit's entity among them
 

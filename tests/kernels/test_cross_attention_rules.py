@@ -74,9 +74,10 @@ def test_shared_heads_vote_by_their_mean(backend, device):
 
 @every_backend
 @per_head_and_shared
-def test_neutral_rows_report_nobody(backend, share, device):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=["float16", "float32"])
+def test_neutral_rows_report_nobody(backend, share, dtype, device):
     """A row of global tokens, and a row whose hidden weight is 1, are plain attention."""
-    q, k, v = random_inputs(3, 2, 17, 4, 16, torch.float16, device)
+    q, k, v = random_inputs(3, 2, 17, 4, 16, dtype, device)
     q, k, v = (x[[0, 0, 2]] for x in (q, k, v))
     bits = bits_of([-1] * 4, [-1, 1, 2, 2], [-1, 1, 2, 2], device=device)
     hidden = torch.tensor([0.0, 1.0, 0.0], device=device)
@@ -89,7 +90,7 @@ def test_neutral_rows_report_nobody(backend, share, device):
     if backend == "triton":
         assert torch.equal(out[0], out[1])
     exact = reference.cross_attention(q[:2].double(), k[:2].double(), v[:2].double())
-    assert_within_budget(out[:2], reference.cross_attention(q[:2], k[:2], v[:2]), exact, torch.float16)
+    assert_within_budget(out[:2], reference.cross_attention(q[:2], k[:2], v[:2]), exact, dtype)
     assert not torch.equal(out[2], plain[2])
 
 

@@ -1,6 +1,7 @@
 """Whatever goes wrong, nothing is left behind: a failed `modulate`, an error in the pipeline, a late removal."""
 
 import sys
+import warnings
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor2_0
+from diffusers.models.attention_processor import AttnProcessor2_0, FusedAttnProcessor2_0
 
 from attnmod import modulate
 from attnmod.sampler import patch
@@ -186,10 +187,36 @@ def test_processors_put_back_after_removal_change_nothing(handwired):
     assert handwired.unet.attn_processors == own
 
 
-def test_projections_fused_while_attached_and_unfused_after_removal():
+@pytest.fixture
+def untrained():
     pipe = sdxl_shaped_pipeline(channels=(64, 64), transformer_layers=(1, 1), vae_channels=(32, 32), sample_size=8)
-    handle = modulate(pipe)
-    pipe.fuse_qkv_projections(vae=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_projections_fused_while_attached(untrained):
+    """It puts in processors of its own: said once, and ours go on around them."""
+
+    def latents():
+        generator = torch.Generator().manual_seed(0)
+        return untrained(PROMPT, num_inference_steps=2, output_type="latent", generator=generator).images
+
+    with modulate(untrained):
+        expected = latents()
+        untrained.fuse_qkv_projections(vae=False)
+        with pytest.warns(
+            UserWarning, match=r"another tool has replaced.*in 4 layers.*modulation goes on around these"
+        ):
+            assert (latents() - expected).abs().max() < 1e-4
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            assert (latents() - expected).abs().max() < 1e-4
+    assert {type(processor) for processor in untrained.unet.attn_processors.values()} == {FusedAttnProcessor2_0}
+
+
+def test_projections_fused_while_attached_and_unfused_after_removal(untrained):
+    handle = modulate(untrained)
+    untrained.fuse_qkv_projections(vae=False)
     handle.remove()
-    pipe.unfuse_qkv_projections(vae=False)
-    assert not any(isinstance(processor, ModulatedProcessor) for processor in pipe.unet.attn_processors.values())
+    untrained.unfuse_qkv_projections(vae=False)
+    assert not any(isinstance(processor, ModulatedProcessor) for processor in untrained.unet.attn_processors.values())

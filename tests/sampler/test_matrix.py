@@ -22,15 +22,15 @@ from tests.sampler.test_pipelines import (
 
 PROMPT = "a red cube and a blue sphere"
 CONFIG = ModulationConfig(temperature=0.5)
-PIPELINES = (
-    text_to_image,
-    image_to_image,
-    inpainting,
-    controlnet,
-    refiner,
-    stable_diffusion_1,
-    stable_diffusion_2,
-)
+PIPELINES = {
+    text_to_image: "SDXL text-to-image",
+    image_to_image: "SDXL img2img",
+    inpainting: "SDXL inpainting",
+    controlnet: "SDXL ControlNet",
+    refiner: "SDXL refiner",
+    stable_diffusion_1: "SD 1.5",
+    stable_diffusion_2: "SD 2.1",
+}
 
 
 def lora(pipe):

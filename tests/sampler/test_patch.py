@@ -76,8 +76,10 @@ def test_neutral_settings_give_stock_images_to_the_bit(untrained, prompt, guidan
 
 def test_an_empty_prompt_gives_stock_images_to_the_bit(untrained):
     stock = picture(untrained, "")
-    with modulate(untrained):
+    with modulate(untrained) as handle:
         assert torch.equal(picture(untrained, ""), stock)
+        assert not handle._state.self_attention_active, "decided on the host: the pipeline's own processors ran"
+        assert not handle._state.cross_attention_active
 
 
 def test_a_mechanism_that_is_off_leaves_its_layers_alone(untrained):

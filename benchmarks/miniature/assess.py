@@ -1,0 +1,95 @@
+"""How often the miniature, as it is, draws what it was asked for, and what it gets wrong.
+
+    python -m benchmarks.miniature.assess [--model DIR] [--prompts N] [--split test]
+
+N prompts of each number of things, one picture each, stock sampling, read by the scorer.
+"""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from diffusers import StableDiffusionXLPipeline
+from tqdm import tqdm
+
+from benchmarks.miniature.export import DEFAULT_FOLDER
+from benchmarks.miniature.judge import ALL_CATEGORIES, MISTAKES, Verdict, judge
+from benchmarks.miniature.prompts import write_prompt
+from benchmarks.miniature.scorer import read_picture
+from benchmarks.miniature.sheet import draw_samples
+from benchmarks.miniature.world import SPLITS, draw_scene
+
+_AT_ONCE = 8
+
+
+def assess(
+    pipe, prompts: int, split: str, steps: int, guidance_scale: float, things=(1, 2, 3, 4)
+) -> dict[int, list[Verdict]]:
+    """A verdict for each picture, by the number of things in its prompt."""
+    verdicts: dict[int, list[Verdict]] = {}
+    for count in things:
+        rngs = [np.random.default_rng((11, count, index)) for index in range(prompts)]
+        scenes = [draw_scene(rng, split, count) for rng in rngs]
+        texts = [write_prompt(scene, rng) for scene, rng in zip(scenes, rngs, strict=True)]
+        verdicts[count] = []
+        for first in tqdm(range(0, prompts, _AT_ONCE), desc=f"{count} things"):
+            pictures = draw_samples(
+                pipe, texts[first : first + _AT_ONCE], steps=steps, guidance_scale=guidance_scale, seed=first
+            )
+            some = scenes[first : first + _AT_ONCE]
+            verdicts[count] += [judge(scene, read_picture(p)) for scene, p in zip(some, pictures, strict=True)]
+    return verdicts
+
+
+def summarise(verdicts: dict[int, list[Verdict]]) -> dict[int, dict]:
+    """By the number of things: the share of right pictures in every category, and mistakes per picture."""
+    summary = {}
+    for count, judged in verdicts.items():
+        right: dict[str, float | None] = {}
+        for category in ALL_CATEGORIES:
+            asked = [v.categories[category] for v in judged if v.categories[category] is not None]
+            right[category] = sum(asked) / len(asked) if asked else None
+        right["whole prompt"] = sum(v.whole for v in judged) / len(judged)
+        mistakes = Counter({name: sum(getattr(v, name) for v in judged) for name in MISTAKES})
+        summary[count] = {"pictures": len(judged), "right": right, "mistakes": dict(mistakes)}
+    return summary
+
+
+def as_table(summary: dict[int, dict]) -> str:
+    """Markdown: a row for each number of things."""
+    categories = [*ALL_CATEGORIES, "whole prompt"]
+    lines = ["| things | pictures | " + " | ".join(categories) + " | " + " | ".join(MISTAKES) + " |"]
+    lines.append("| ---: " * (2 + len(categories) + len(MISTAKES)) + "|")
+    for count, row in summary.items():
+        shares = ["-" if row["right"][c] is None else f"{row['right'][c]:.2f}" for c in categories]
+        mistakes = [str(row["mistakes"][name]) for name in MISTAKES]
+        lines.append(f"| {count} | {row['pictures']} | " + " | ".join([*shares, *mistakes]) + " |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.miniature.assess", description=__doc__.split("\n")[0])
+    parser.add_argument("--model", type=Path, default=DEFAULT_FOLDER, metavar="DIR")
+    parser.add_argument("--prompts", type=int, default=100, help="of each number of things (100)")
+    parser.add_argument("--things", type=int, nargs="+", default=[1, 2, 3, 4])
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance-scale", type=float, default=5.0, metavar="SCALE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there, too")
+    options = parser.parse_args(arguments)
+    pipe = StableDiffusionXLPipeline.from_pretrained(options.model, local_files_only=True, add_watermarker=False)
+    pipe.set_progress_bar_config(disable=True)
+    summary = summarise(
+        assess(pipe, options.prompts, options.split, options.steps, options.guidance_scale, options.things)
+    )
+    print(as_table(summary))
+    if options.json is not None:
+        settings = {name: getattr(options, name) for name in ("prompts", "split", "steps", "guidance_scale")}
+        options.json.write_text(json.dumps({**settings, "things": summary}, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
