@@ -50,9 +50,7 @@ gpu:
 	python3 -m benchmarks.gpu $(if $(PART),--part $(PART)) $(ARGS)
 
 bench: $(VENV)/installed
-	$(BIN)/python -m benchmarks.bench_self_attention $(ARGS)
-	$(BIN)/python -m benchmarks.bench_cross_attention $(ARGS)
-	$(BIN)/python -m benchmarks.plots
+	$(BIN)/python -m benchmarks.bench_kernels $(ARGS)
 
 $(VENV)/installed: pyproject.toml setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "attnmod needs Python 3.11, 3.12 or 3.13 on the PATH (or make PYTHON=/path/to/python)"; exit 1; }

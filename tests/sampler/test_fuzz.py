@@ -17,7 +17,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnmod import Curve, ModulationConfig, Prompt, Token, modulate
+from attnmod import Curve, ModulationConfig, Prompt, Token, modulate, self_attention
 from attnmod.sampler.layers import find_layers
 from tests.sampler.test_failures import Bare
 
@@ -155,3 +155,9 @@ def test_attention_stays_finite(pipe, data):
             handle._state.end_call()
             for name, out, fine in zip(("self", "cross"), modulated, stock, strict=True):
                 assert out.isfinite().all() or not fine, name
+
+
+def test_a_small_temperature_does_not_take_float16_beyond_its_range():
+    q = torch.full((1, 1, 3, 8), 6e4, dtype=torch.float16)
+    for temperature in (0.5, 1e-3, 1e-6):
+        assert self_attention(q, q, q, temperature=temperature, backend="sdpa").isfinite().all()
