@@ -6,7 +6,7 @@
 # make bench                   the attention benchmarks on this machine, and their pictures
 # The first two make .venv first if it is missing or older than the files that say what goes in it.
 
-PROMPT ?= a red cube and a blue sphere
+PROMPT ?= a red circle to the left of a blue square
 JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin

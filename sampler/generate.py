@@ -124,9 +124,9 @@ def generate(settings: Settings, pipe: Any = None) -> Generated:
     # The text that is encoded is the one without weight syntax: a tokenizer would take "(hat:1.3)" for words.
     understood = parse_prompt(settings.prompt, weights=True)
     if pipe is None:
+        pipe = load_pipeline(settings)
         if settings.model is None and is_shipped() and (warning := beyond_the_world(understood.text)):
             warnings.warn(warning, stacklevel=2)
-        pipe = load_pipeline(settings)
     call: dict[str, Any] = dict(
         prompt=understood.text,
         negative_prompt=settings.negative_prompt,

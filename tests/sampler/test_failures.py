@@ -205,7 +205,7 @@ def test_projections_fused_while_attached(untrained):
         expected = latents()
         untrained.fuse_qkv_projections(vae=False)
         with pytest.warns(
-            UserWarning, match=r"another tool has replaced.*in 4 layers.*modulation goes on around these"
+            UserWarning, match=r"another tool has replaced.*in 8 layers.*modulation goes on around these"
         ):
             assert (latents() - expected).abs().max() < 1e-4
         with warnings.catch_warnings():
