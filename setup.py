@@ -12,6 +12,7 @@ FOLDERS = (
     "parser",
     "sampler",
     "sampler/data/clip_bpe",
+    "sampler/data/miniature",
     "benchmarks",
     "benchmarks/miniature",
     "benchmarks/laboratory",
@@ -21,5 +22,9 @@ PACKAGES = {f"attnmod.{folder.replace('/', '.')}": folder for folder in FOLDERS}
 setup(
     packages=["attnmod", *PACKAGES],
     package_dir={"attnmod": "attnmod", **PACKAGES},
-    package_data={"attnmod": ["py.typed"], "attnmod.sampler.data.clip_bpe": ["*.json", "*.txt", "*.md"]},
+    package_data={
+        "attnmod": ["py.typed"],
+        "attnmod.sampler.data.clip_bpe": ["*.json", "*.txt", "*.md"],
+        "attnmod.sampler.data.miniature": ["*.json", "*.md", "**/*.json", "**/*.txt", "**/*.safetensors"],
+    },
 )

@@ -27,6 +27,9 @@ GROUPS: dict[str, tuple[int, ...]] = {
 }
 
 
+FEWEST_PROMPTS = 10  # a bootstrap over fewer gives no interval worth the name: tables then show the value alone
+
+
 def _as_float(value: bool | None) -> float | None:
     return None if value is None else float(value)
 
@@ -99,7 +102,7 @@ def as_markdown(summary: Mapping[str, Any], groups: Sequence[str] = ("2 to 4",))
     """The figures of a summary, one table for each group of prompts.
 
     Accuracies are percent of pictures, mistakes are a picture's mean number; after each in brackets the difference to
-    the first arm, with its interval, where that leaves out zero.
+    the first arm, with its interval, where that leaves out zero (and at least `FEWEST_PROMPTS` prompts ask for it).
     """
     unfinished = summary["pictures_per_arm"] < summary["pictures_per_arm_wanted"]
     made = f"{summary['pictures_per_arm']} pictures an arm, of {summary['prompts']} prompts"
@@ -145,7 +148,8 @@ def _cell(figure: Mapping[str, Any], scale: float) -> str:
         return "-"
     digits = 1 if scale == 100 else 2
     text = f"{scale * value['mean']:.{digits}f}"
-    if change is not None and not change["low"] <= 0 <= change["high"]:
+    telling = change is not None and change["prompts"] >= FEWEST_PROMPTS
+    if telling and not change["low"] <= 0 <= change["high"]:
         low, high = scale * change["low"], scale * change["high"]
         text += f" ({scale * change['mean']:+.{digits}f}: {low:+.{digits}f} to {high:+.{digits}f})"
     return text

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from attnmod import ModulationConfig, Prompt
 from attnmod.sampler import generate as generation
@@ -243,7 +244,8 @@ def test_model_folders_that_cannot_be_used(here, model, capsys):
 
     partly = shutil.copytree(model, here / "partly")
     for weights in partly.glob("vae/*.safetensors"):
-        weights.rename(weights.with_suffix(".bin"))
+        torch.save(load_file(weights), weights.with_suffix(".bin"))  # a pickle that would load
+        weights.unlink()
     assert "partly" in error_of(capsys, "generate", PROMPT, "--model", "partly")
 
     other = shutil.copytree(model, here / "other")
