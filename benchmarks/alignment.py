@@ -22,6 +22,7 @@ import dataclasses
 import json
 import os
 import resource
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -191,7 +192,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for name in ("prompts", "repeats", "steps", "batch"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} is {getattr(options, name)}; it must be at least 1")
-    options.command = " ".join(["python -m benchmarks.alignment", *(sys.argv[1:] if arguments is None else arguments)])
+    given = sys.argv[1:] if arguments is None else arguments
+    options.command = shlex.join(["python", "-m", "benchmarks.alignment", *given])
     return options
 
 

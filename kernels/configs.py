@@ -15,8 +15,8 @@ MEASURED: frozenset[str] = frozenset()
 
 MAX_HEAD_DIM = 256
 _WIDEST_TOKEN_TILE = 128
-# See `_self_attention_kernel`. `benchmarks/tune.py` tries them. On sm_90 "overlap" ships, chosen by the datasheet; none of
-# the others does before a GPU has shown that it wins.
+# See `_self_attention_kernel`. `benchmarks/tune.py` tries them. On sm_90 "overlap" ships, chosen by the datasheet; none
+# of the others does before a GPU has shown that it wins.
 SOFTMAX_OPTIONS = ("overlap", "lazy_rescale", "polynomial", "skip")
 
 

@@ -148,8 +148,9 @@ def _cell(figure: Mapping[str, Any], scale: float) -> str:
         return "-"
     digits = 1 if scale == 100 else 2
     text = f"{scale * value['mean']:.{digits}f}"
-    telling = change is not None and change["prompts"] >= FEWEST_PROMPTS
-    if telling and not change["low"] <= 0 <= change["high"]:
+    if change is None or change["prompts"] < FEWEST_PROMPTS:
+        return text
+    if not change["low"] <= 0 <= change["high"]:
         low, high = scale * change["low"], scale * change["high"]
         text += f" ({scale * change['mean']:+.{digits}f}: {low:+.{digits}f} to {high:+.{digits}f})"
     return text

@@ -22,7 +22,7 @@ def draw_sheet(pipe: Any, arm: Arm, tasks: Sequence[Task], columns: int = 2) -> 
     A frame tells whether the scorer finds the whole prompt right (green) or not (red).
     """
     cells = [_draw_cell(pipe, arm, task) for task in tasks]
-    width, height = cells[0].size
+    width, height = cells[0].width, max(cell.height for cell in cells)  # legends differ in length
     rows = -(-len(cells) // columns)
     sheet = Image.new("RGB", (columns * (width + _GAP) + _GAP, rows * (height + _GAP) + _GAP), "white")
     for place, cell in enumerate(cells):
@@ -67,4 +67,4 @@ def _in_words(verdict: Verdict) -> str:
     if verdict.whole:
         return "right"
     wrong = [name for name, right in verdict.categories.items() if right is False]
-    return ", ".join(wrong or ["extra objects"])[:26]
+    return ", ".join(wrong or ["extra objects"])[:18]

@@ -193,3 +193,20 @@ def test_other_sizes_in_turn(handwired):
             wishes = [["red"] * (width // 2) + ["blue"] * (width // 2)] * 4
             run(handwired, PROMPT, steps=2, wishes=wishes)
             assert handle.entity_map().tolist() == [[[0] * (width // 2) + [1] * (width // 2)] * 4]
+
+
+@torch.no_grad()
+def test_what_changes_per_step_changes_in_place(handwired):
+    """A compiled UNet and a captured graph find each step's values where the last one's were."""
+    with modulate(handwired) as handle:
+        embeddings, _, pooled, _ = handwired.encode_prompt(PROMPT, do_classifier_free_guidance=False)
+        conditions = {"text_embeds": pooled, "time_ids": torch.zeros(1, 6)}
+        seen = []
+        for timestep in (900, 500, 100):
+            handwired.unet(wish_latents(HALVES), timestep, embeddings, added_cond_kwargs=conditions)
+            rows = handle._state.rows
+            changing = rows.temperature, rows.hidden_weight, rows.log_weights, rows.balanced_affinity
+            seen.append(([tensor.data_ptr() for tensor in changing], [tensor.clone() for tensor in changing]))
+    assert seen[0][0] == seen[1][0] == seen[2][0]
+    assert not torch.equal(seen[0][1][0], seen[2][1][0]), "tau has changed"
+    assert not torch.equal(seen[0][1][2], seen[2][1][2]), "and so have the weights"
