@@ -320,7 +320,8 @@ def _bench(options: argparse.Namespace) -> None:
     import runpy
 
     package = importlib.import_module("attnmod.benchmarks")
-    modules = {module.name.removeprefix("bench_"): module.name for module in pkgutil.iter_modules(package.__path__)}
+    modules = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
+    modules = {name.removeprefix("bench_"): name for name in modules}
     if options.name is None:
         print("\n".join(sorted(modules)))
         return

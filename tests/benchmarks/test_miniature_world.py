@@ -186,6 +186,7 @@ def test_a_prompt_says_what_is_in_the_scene():
             said = [thing.colour, *filter(None, (thing.texture, thing.size))]
             assert all(word in words for word in said)
             assert {thing.shape, f"{thing.shape}s", f"{thing.shape}es"} & set(words)
+        assert scene.relation is None or scene.relation in " ".join(words)
         assert sum(word in COLOURS for word in words) == len(scene.things)
         assert sum(word in TEXTURES for word in words) == sum(thing.texture is not None for thing in scene.things)
         assert (scene.ground in words) if scene.ground else not set(words) & set(world.GROUNDS)
