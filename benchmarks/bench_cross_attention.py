@@ -7,14 +7,13 @@ given a mask that was known beforehand (a given owner map's), and build its bias
 its maps, votes and masks as other alignment methods do.
 """
 
-import argparse
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attnmod.benchmarks.harness import Row, measure, out_of_time, print_rows, save, time_limit
+from attnmod.benchmarks.harness import Row, measure, out_of_time, run_command
 from attnmod.benchmarks.peers import eager_with_maps, flex, sdpa, sdpa_names
 from attnmod.benchmarks.shapes import Shape, cross_points, random_operands
 from attnmod.kernels import reference
@@ -113,15 +112,7 @@ def references(q: Tensor, k: Tensor, v: Tensor, options: dict, backend: str) -> 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_cross_attention")
-    parser.add_argument("--toy", action="store_true", help="tiny shapes: does everything run?")
-    parser.add_argument("--minutes", type=float, default=60, help="measure nothing new after so many (default: 60)")
-    options = parser.parse_args(arguments)
-    with time_limit(60 * options.minutes):
-        rows = run(options.toy)
-    print_rows(rows)
-    print(save("cross_attention", rows, toy=options.toy))
-    return 0
+    return run_command("cross_attention", run, arguments)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ queries divided by it in a pass of their own, which is counted. `attnmod-...` ro
 hardly allow: their scores lie within a few nats of each other.
 """
 
-import argparse
 import contextlib
 import functools
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from attnmod.benchmarks.forms import self_attention_in, shipped_tiles, skipped_fraction
-from attnmod.benchmarks.harness import Row, measure, print_rows, save, time_limit
+from attnmod.benchmarks.harness import Row, measure, run_command
 from attnmod.benchmarks.peers import flex, installed_peers, sdpa, sdpa_names
 from attnmod.benchmarks.shapes import Shape, random_operands, self_points
 from attnmod.kernels import reference
@@ -98,15 +97,7 @@ def references(operands: tuple[Tensor, ...], temperature: Tensor) -> tuple[Tenso
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_self_attention")
-    parser.add_argument("--toy", action="store_true", help="tiny shapes: does everything run?")
-    parser.add_argument("--minutes", type=float, default=60, help="measure nothing new after so many (default: 60)")
-    options = parser.parse_args(arguments)
-    with time_limit(60 * options.minutes):
-        rows = run(options.toy)
-    print_rows(rows)
-    print(save("self_attention", rows, toy=options.toy))
-    return 0
+    return run_command("self_attention", run, arguments)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from diffusers import UNet2DConditionModel
 
 import attnmod
 from attnmod import ModulationConfig, Prompt, align_tokens, modulate
+from attnmod.benchmarks.shapes import SDXL_UNET
 from attnmod.kernels.ops import cross_attention, self_attention
 from attnmod.sampler.conditioning import condition_rows
 from attnmod.sampler.layers import find_layers
@@ -36,22 +37,7 @@ TEXT = "a boy wearing a red hat in front of two striped cats at night"
 # name -> (UNet options, latents each way); None takes the small pipeline's UNet
 MODELS: dict[str, tuple[dict[str, Any] | None, int]] = {
     "small": (None, 32),
-    "sdxl": (
-        dict(
-            sample_size=128,
-            block_out_channels=(320, 640, 1280),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=[1, 2, 10],
-            attention_head_dim=[5, 10, 20],
-            cross_attention_dim=2048,
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
-        ),
-        128,
-    ),
+    "sdxl": (SDXL_UNET, 128),
 }
 
 

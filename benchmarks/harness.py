@@ -6,6 +6,7 @@ they were given. Inputs rotate, so that a call does not find its own operands in
 L2 cache as the previous call left it, "cold" overwrites it before every call.
 """
 
+import argparse
 import contextlib
 import datetime
 import json
@@ -230,3 +231,16 @@ def _output(*command: str) -> str | None:
     except FileNotFoundError:
         return None
     return result.stdout.strip() or None
+
+
+def run_command(name: str, run: Callable[[bool], list[Row]], arguments: list[str] | None) -> int:
+    """The command line of an attention benchmark: measure, print, save under this name; returns the exit code."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.bench_{name}")
+    parser.add_argument("--toy", action="store_true", help="tiny shapes: does everything run?")
+    parser.add_argument("--minutes", type=float, default=60, help="measure nothing new after so many (default: 60)")
+    options = parser.parse_args(arguments)
+    with time_limit(60 * options.minutes):
+        rows = run(options.toy)
+    print_rows(rows)
+    print(save(name, rows, toy=options.toy))
+    return 0

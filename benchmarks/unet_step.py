@@ -11,23 +11,9 @@ from typing import Any
 import torch
 
 from attnmod.benchmarks.harness import OUT_OF_TIME, Row, out_of_time, time_calls
+from attnmod.benchmarks.shapes import SDXL_UNET
 
-_SDXL_UNET: dict[str, Any] = dict(
-    sample_size=128,
-    in_channels=4,
-    out_channels=4,
-    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    block_out_channels=(320, 640, 1280),
-    transformer_layers_per_block=[1, 2, 10],
-    attention_head_dim=[5, 10, 20],
-    cross_attention_dim=2048,
-    use_linear_projection=True,
-    addition_embed_type="text_time",
-    addition_time_embed_dim=256,
-    projection_class_embeddings_input_dim=2816,
-)
-_SMALL_UNET: dict[str, Any] = _SDXL_UNET | dict(
+_SMALL_UNET: dict[str, Any] = SDXL_UNET | dict(
     sample_size=16,
     block_out_channels=(64, 128, 128),
     layers_per_block=1,
@@ -62,7 +48,7 @@ def run(full: bool, variants: tuple[str, ...] = ("eager", "graph", "compiled")) 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     with torch.device(device):
-        unet: Any = UNet2DConditionModel(**(_SDXL_UNET if full else _SMALL_UNET)).eval()
+        unet: Any = UNet2DConditionModel(**(SDXL_UNET if full else _SMALL_UNET)).eval()
     unet.to(dtype=dtype)
     pipe = _Pipeline(unet)
     inputs = _inputs(unet, device, dtype, 128 if full else 16)

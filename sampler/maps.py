@@ -41,9 +41,6 @@ class OwnershipRecord:
         self.rows, self.levels = rows, levels
         self._calls: list[_Call] = []
 
-    def clear(self) -> None:
-        self._calls = []
-
     def add(
         self,
         starts: torch.Tensor | None,

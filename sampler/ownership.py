@@ -69,9 +69,6 @@ class RunningAffinity:
             if self.config.ownership == "average":
                 self.owners[level] = torch.full_like(self.averages[level][..., 0], -1, dtype=torch.int8)
 
-    def clear(self) -> None:
-        self._latent_size = (0, 0)
-
     def restart(self, starts: torch.Tensor) -> None:
         """Forget what an earlier run has seen, in the rows that start, [R] bool. Decided on the device."""
         goes_on = (~starts).float()[:, None, None]

@@ -12,16 +12,13 @@ _STEPS = 2  # the second step of a run is what repeats; the first also projects 
 
 def warm_up(
     pipe: Any, given: dict[str, Prompt], sizes: Iterable[tuple[int, int]] | None, batch: int, call: dict[str, Any]
-) -> int:
+) -> None:
     """Run the pipeline with entities, without, and with an empty prompt, at each size; see `ModulationHandle.warmup`.
 
     Args:
         pipe: a modulated pipeline.
         given: prompts set by hand, by their text; is given those of this run, and loses them again.
         sizes, batch, call: as in `ModulationHandle.warmup`.
-
-    Returns:
-        how often the pipeline ran.
     """
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise ValueError(f"batch is {batch!r}; it must be a whole number, 1 or more")
@@ -30,7 +27,6 @@ def warm_up(
     without = Prompt.from_entities("red and blue", [])
     prompts = with_entities, without, Prompt.from_entities("", [])
     before = {prompt.text: given.get(prompt.text) for prompt in prompts}
-    runs = 0
     try:
         for prompt in prompts:
             given[prompt.text] = prompt
@@ -39,13 +35,11 @@ def warm_up(
                 options = dict(generator=torch.Generator().manual_seed(0), num_inference_steps=_STEPS)
                 options |= dict(output_type="latent") | place | call
                 pipe(prompt=[prompt.text] * batch, **options)
-                runs += 1
     finally:
         for text, prompt in before.items():
             given.pop(text, None)
             if prompt is not None:
                 given[text] = prompt
-    return runs
 
 
 def _checked(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
