@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ class ModulationConfig:
         ownership: who decides a patch's owner: each "layer" for itself; or the "average" of the affinities over
             layers and the run's earlier calls, one map that all layers read (in the first call nobody owns a patch).
         average_decay: how much of that average, and of the means that balance, is kept at each call. In [0, 1).
+        owned_above: with ownership="average": a patch is owned only where the winner's affinity is at least so many
+            times its mean over the patches; elsewhere it is nobody's and sees every token. 0: every patch is owned.
         share_heads: one owner per patch, from the mean over the heads, instead of one per head.
         unowned_background: let the global words vote too; a patch that they win belongs to nobody and sees every
             token.
@@ -83,6 +86,7 @@ class ModulationConfig:
     balanced: bool = True
     ownership: str = "layer"
     average_decay: float = 0.5
+    owned_above: float = 0.0
     share_heads: bool = True
     unowned_background: bool = False
     renormalize: bool = True
@@ -112,12 +116,19 @@ class ModulationConfig:
         for name in ("balanced", "share_heads", "unowned_background", "renormalize"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} is {getattr(self, name)!r}; it must be true or false")
-        decay = self.average_decay
-        if isinstance(decay, bool) or not isinstance(decay, int | float):
-            raise TypeError(f"average_decay is {decay!r}; it must be a number")
-        if not 0 <= decay < 1:
-            raise ValueError(f"average_decay is {decay!r}; it must lie in 0 to 1, below 1")
-        object.__setattr__(self, "average_decay", float(decay))
+        for name in ("average_decay", "owned_above"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{name} is {value!r}; it must be a number")
+            object.__setattr__(self, name, float(value))
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(f"average_decay is {self.average_decay!r}; it must lie in 0 to 1, below 1")
+        if not 0 <= self.owned_above < math.inf:
+            raise ValueError(f"owned_above is {self.owned_above!r}; it must be 0 or more, and finite")
+        if self.owned_above and self.ownership != "average":
+            raise ValueError(
+                f"owned_above is {self.owned_above!r} and ownership is {self.ownership!r}; it needs 'average'"
+            )
         for name in ("self_attention_layers", "cross_attention_layers"):
             patterns = getattr(self, name)
             if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):

@@ -19,6 +19,7 @@ from attnmod.sampler.palette import entity_colour
 # UNet calls that are remembered; of a longer run the last ones. For SDXL at 1024x1024, one image and its
 # unconditional row, a call takes 0.2 MB, so 26 MB in all.
 REMEMBERED_CALLS = 128
+LEGIBLE_WIDTH = 256  # pixels: what a legend needs for an entity with three attributes
 
 
 @dataclass
@@ -158,11 +159,13 @@ def draw_entity_map(image: Image.Image, entity_map: torch.Tensor, prompt: Prompt
     """The image with each patch tinted in its entity's colour, and a legend below.
 
     Args:
-        image: the generated picture.
+        image: the generated picture; one narrower than `LEGIBLE_WIDTH` is enlarged by a whole number.
         entity_map: int8 [h, w], entity ids, -1 for nobody.
         prompt: names the entities.
         opacity: of the tint, 0 to 1.
     """
+    times = max(1, -(-LEGIBLE_WIDTH // image.width))
+    image = image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
     tint = _tint(entity_map).resize(image.size, Image.Resampling.NEAREST)
     tinted = Image.blend(image.convert("RGB"), tint, opacity)
     return _with_legend(tinted, _legend(entity_map, prompt))
@@ -206,10 +209,11 @@ def _legend(entity_map: torch.Tensor, prompt: Prompt) -> list[tuple[int, str]]:
     """Each entity with its share of the patches; nobody where there are such, or no entities."""
     total = entity_map.numel()
     lines = [(entity.id, entity.text) for entity in prompt.entities if not entity.negated]
-    lines = [(i, f"{text}  {100 * int((entity_map == i).sum()) / total:.0f} %") for i, text in lines]
+    # the share first: a long text is cut at its end
+    lines = [(i, f"{100 * int((entity_map == i).sum()) / total:.0f} %  {text}") for i, text in lines]
     nobody = int((entity_map == -1).sum())
     if nobody or not lines:
-        lines.append((-1, f"nobody  {100 * nobody / total:.0f} %"))
+        lines.append((-1, f"{100 * nobody / total:.0f} %  nobody"))
     return lines
 
 

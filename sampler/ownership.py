@@ -110,9 +110,9 @@ class RunningAffinity:
         for level, average in self.averages.items():
             image = average.transpose(1, 2).unflatten(2, sizes[level])  # [R, G, h, w]
             total = total + (image if sizes[level] == finest else F.interpolate(image, size=finest, mode="bilinear"))
-        if self.config.balanced:
-            total = total / self.rows.mean_affinity.clamp_min(SMALLEST_MEAN_AFFINITY)[:, :, None, None]
+        relative = total / self.rows.mean_affinity.clamp_min(SMALLEST_MEAN_AFFINITY)[:, :, None, None]  # about 1
+        votes = relative if self.config.balanced else total
         for level, owner in self.owners.items():
-            at_level = total if sizes[level] == finest else F.adaptive_avg_pool2d(total, sizes[level])
-            largest, slot = at_level.max(dim=1)  # [R, h, w]
-            owner.copy_(torch.where(largest > 0, slot, -1).flatten(1))
+            slot = F.adaptive_avg_pool2d(votes, sizes[level]).argmax(dim=1, keepdim=True)  # [R, 1, h, w]
+            stands_out = F.adaptive_avg_pool2d(relative, sizes[level]).gather(1, slot) > self.config.owned_above
+            owner.copy_(torch.where(stands_out, slot, -1).flatten(1))

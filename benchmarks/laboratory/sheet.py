@@ -12,8 +12,8 @@ from attnmod.benchmarks.laboratory.tasks import Task
 from attnmod.benchmarks.miniature.judge import Verdict, judge
 from attnmod.benchmarks.miniature.scorer import read_picture
 
-_SIDE = 192  # pixels of a picture on the sheet
-_GAP, _TEXT = 8, 62
+_SIDE = 256  # pixels of a picture on the sheet
+_GAP, _TEXT = 8, 48
 
 
 def draw_sheet(pipe: Any, arm: Arm, tasks: Sequence[Task], columns: int = 2) -> Image.Image:
@@ -50,7 +50,7 @@ def _draw_cell(pipe: Any, arm: Arm, task: Task) -> Image.Image:
     font = ImageFont.load_default(13)
     cell = Image.new("RGB", (3 * (_SIDE + _GAP), max(_SIDE, owned.height) + _TEXT), "white")
     draw = ImageDraw.Draw(cell)
-    draw.text((0, 0), textwrap.fill(task.prompt, 88), fill="black", font=font)
+    draw.text((0, 0), textwrap.fill(task.prompt, 110), fill="black", font=font)
     for place, (pixels, verdict) in enumerate(pictures):
         image = Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
         left = place * (_SIDE + _GAP)
@@ -67,4 +67,4 @@ def _in_words(verdict: Verdict) -> str:
     if verdict.whole:
         return "right"
     wrong = [name for name, right in verdict.categories.items() if right is False]
-    return ", ".join(wrong or ["extra objects"])[:18]
+    return ", ".join(wrong or ["extra objects"])

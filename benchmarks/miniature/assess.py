@@ -14,12 +14,12 @@ import numpy as np
 from diffusers import StableDiffusionXLPipeline
 from tqdm import tqdm
 
-from benchmarks.miniature.export import DEFAULT_FOLDER
-from benchmarks.miniature.judge import ALL_CATEGORIES, MISTAKES, Verdict, judge
-from benchmarks.miniature.prompts import write_prompt
-from benchmarks.miniature.scorer import read_picture
-from benchmarks.miniature.sheet import draw_samples
-from benchmarks.miniature.world import SPLITS, draw_scene
+from attnmod.benchmarks.miniature.export import DEFAULT_FOLDER
+from attnmod.benchmarks.miniature.judge import ALL_CATEGORIES, MISTAKES, Verdict, judge
+from attnmod.benchmarks.miniature.prompts import write_prompt
+from attnmod.benchmarks.miniature.scorer import read_picture
+from attnmod.benchmarks.miniature.sheet import draw_samples
+from attnmod.benchmarks.miniature.world import SPLITS, draw_scene
 
 _AT_ONCE = 8
 

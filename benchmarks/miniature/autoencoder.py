@@ -10,8 +10,8 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from benchmarks.miniature.config import MiniatureConfig
-from benchmarks.miniature.data import cached
+from attnmod.benchmarks.miniature.config import MiniatureConfig
+from attnmod.benchmarks.miniature.data import cached
 
 _ENCODED_AT_ONCE = 50
 _LATENT_NOISE = 0.08  # standard deviation, about that of the encoder's posterior
@@ -27,6 +27,7 @@ VAE_FIELDS = (
     "vae_batch",
     "vae_learning_rate",
     "vae_kl",
+    "begins_with",
 )
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from benchmarks.miniature.config import MiniatureConfig
+from attnmod.benchmarks.miniature.config import MiniatureConfig
 
 FORMAT = "attnmod miniature training 1"
 FREE_SETTINGS = ("steps", "decoder_steps")  # how long to train may be decided anew; the decoder is trained apart

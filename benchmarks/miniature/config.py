@@ -29,6 +29,10 @@ class MiniatureConfig:
         text_dropout: part of the prompts whose embeddings are zeros, for guidance.
         snr_cap: the loss of v-prediction, whose weight on the clean latents is snr + 1, is weighted down where
             that exceeds the cap: fine noise is not what makes a picture follow its prompt.
+        snr_fade, fade_most: it is weighted by min(1 + snr / snr_fade, fade_most), too, which is about one over the
+            error that is left at that noise. Without it almost all of the gradient is of high noise, where the
+            error is large whatever the model does, and outlines are learned slowly.
+        begins_with: a hash of the weights that UNet, text encoders and autoencoder began with; "" for random ones.
         ema: decay of the averaged weights, per step, reached after a warm-up.
         vae_pictures, vae_cycles, vae_steps, vae_batch, vae_learning_rate, vae_kl: of the VAE's training, which comes
             first.
@@ -49,15 +53,17 @@ class MiniatureConfig:
     beta_end: float = 0.018
     pictures: int = 30_000
     captions: int = 2
-    steps: int = 7_000
-    batch: int = 16
+    steps: int = 12_000
+    batch: int = 32
     learning_rate: float = 5e-4
     warmup: int = 200
-    decay_from: float = 0.6
+    decay_from: float = 0.3
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     text_dropout: float = 0.1
     snr_cap: float = 6.0
+    snr_fade: float = 0.03
+    fade_most: float = 10.0
     ema: float = 0.998
     vae_pictures: int = 8_000
     vae_cycles: int = 2
@@ -66,6 +72,7 @@ class MiniatureConfig:
     vae_learning_rate: float = 2e-3
     vae_kl: float = 3e-4
     decoder_steps: int = 1_600
+    begins_with: str = ""
     seed: int = 0
 
     def __post_init__(self):

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.miniature.config import MiniatureConfig
-from benchmarks.miniature.prompts import write_prompt
-from benchmarks.miniature.world import SIZE, Scene, draw_scene, render
+from attnmod.benchmarks.miniature.config import MiniatureConfig
+from attnmod.benchmarks.miniature.prompts import write_prompt
+from attnmod.benchmarks.miniature.world import SIZE, Scene, draw_scene, render
 
 LOOSE_PROMPTS = 0.3  # part of the prompts in phrasings that only training uses
 

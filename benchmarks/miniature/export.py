@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from benchmarks.miniature.model import save_pipeline
-from benchmarks.miniature.prompts import vocabulary
-from benchmarks.miniature.sheet import averaged_pipeline
+from attnmod.benchmarks.miniature.model import save_pipeline
+from attnmod.benchmarks.miniature.prompts import vocabulary
+from attnmod.benchmarks.miniature.sheet import averaged_pipeline
 
 SIZE_LIMIT = 24 * 10**6  # bytes, of everything in the folder
 DEFAULT_FOLDER = Path(__file__).parents[2] / "sampler" / "data" / "miniature"

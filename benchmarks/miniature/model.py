@@ -15,9 +15,9 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from attnmod.benchmarks.miniature.config import MiniatureConfig
+from attnmod.benchmarks.miniature.world import SIZE
 from attnmod.sampler.untrained import CLIP_BPE
-from benchmarks.miniature.config import MiniatureConfig
-from benchmarks.miniature.world import SIZE
 
 PROMPT_TOKENS = 77
 TRAIN_TIMESTEPS = 1000

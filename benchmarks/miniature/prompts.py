@@ -2,7 +2,17 @@
 
 import numpy as np
 
-from benchmarks.miniature.world import COLOURS, GROUNDS, LIGHTS, SHAPES, SIZES, TEXTURES, Scene, Thing, draw_scene
+from attnmod.benchmarks.miniature.world import (
+    COLOURS,
+    GROUNDS,
+    LIGHTS,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    Scene,
+    Thing,
+    draw_scene,
+)
 
 _COUNT_WORDS = {2: "two", 3: "three", 4: "four"}
 _LIGHT_PHRASES = {"day": ["in daylight", "during the day"], "dusk": ["at dusk"], "night": ["at night"]}

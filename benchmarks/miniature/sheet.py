@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from benchmarks.miniature.checkpoint import TrainingState, load_checkpoint
-from benchmarks.miniature.prompts import write_prompt
-from benchmarks.miniature.train import CHECKPOINT, prepare, trained_weights
-from benchmarks.miniature.world import SIZE, draw_scene
+from attnmod.benchmarks.miniature.checkpoint import TrainingState, load_checkpoint
+from attnmod.benchmarks.miniature.prompts import write_prompt
+from attnmod.benchmarks.miniature.train import CHECKPOINT, prepare, trained_weights
+from attnmod.benchmarks.miniature.world import SIZE, draw_scene
 
 _COLUMNS, _MARGIN = 8, 2
 _INK, _PAPER, _LINE = (40, 40, 40), (255, 255, 255), (200, 60, 40)

@@ -1,13 +1,13 @@
 """Train the miniature: its autoencoder first, then its UNet and text encoders together.
 
-    python -m benchmarks.miniature.train --run FOLDER [--steps N] [--device cuda]
+    python -m benchmarks.miniature.train --run FOLDER [--steps N] [--device cuda] [--begin-with sampler/data/miniature]
 
 Everything lies in the folder: drawn pictures, latents, autoencoder, checkpoint, loss curve, sample sheets. Started
 again it goes on where it stopped, to the bit as if it had not: every draw is a function of seed and step.
 
-The loss is that of v-prediction with the weight of low noise capped (`MiniatureConfig.snr_cap`; Salimans and Ho, arXiv
-2202.00512, and the min-SNR weighting of Hang et al., arXiv 2303.09556, without its fading of high noise, at which
-layout and colours are decided).
+The loss is that of v-prediction (Salimans and Ho, arXiv 2202.00512) with the weight of low noise capped, as in the
+min-SNR weighting of Hang et al. (arXiv 2303.09556), and every noise weighted by about one over the error that is left
+there, as Karras et al. do with a learned weight (arXiv 2312.02696, section 2.2); see `MiniatureConfig`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from diffusers import StableDiffusionXLPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from tqdm import tqdm
 
-from benchmarks.miniature.autoencoder import (
+from attnmod.benchmarks.miniature.autoencoder import (
     encode_pictures,
     fold_normalisation,
     normalise,
@@ -30,11 +30,12 @@ from benchmarks.miniature.autoencoder import (
     refined_decoder,
     trained_autoencoder,
 )
-from benchmarks.miniature.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from benchmarks.miniature.config import MiniatureConfig
-from benchmarks.miniature.data import training_set
-from benchmarks.miniature.model import TRAIN_TIMESTEPS, make_pipeline
-from benchmarks.miniature.world import SIZE
+from attnmod.benchmarks.miniature.beginning import keep_beginning, load_beginning
+from attnmod.benchmarks.miniature.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from attnmod.benchmarks.miniature.config import MiniatureConfig
+from attnmod.benchmarks.miniature.data import training_set
+from attnmod.benchmarks.miniature.model import TRAIN_TIMESTEPS, make_pipeline
+from attnmod.benchmarks.miniature.world import SIZE
 
 CHECKPOINT = "checkpoint.safetensors"
 TRAINED_PARTS = ("unet", "text_encoder", "text_encoder_2")
@@ -67,8 +68,9 @@ class Trainer:
         )
         signal = pipe.scheduler.alphas_cumprod.to(self.device, torch.float32)
         self.signal, self.noise = signal.sqrt(), (1 - signal).sqrt()
-        gain = signal / (1 - signal) + 1
-        self.loss_weight = gain.clamp(max=config.snr_cap) / gain
+        snr = signal / (1 - signal)
+        self.loss_weight = (1 + snr / config.snr_fade).clamp(max=config.fade_most)
+        self.loss_weight *= (config.snr_cap / (snr + 1)).clamp(max=1)
         for part in TRAINED_PARTS:
             getattr(pipe, part).train().requires_grad_(True)
         if self.device.type == "cpu":  # there the fused attention's backward pass takes twice as long
@@ -176,6 +178,10 @@ def prepare(config: MiniatureConfig, folder: Path, device: torch.device):
     """A pipeline with a trained autoencoder, and the latents and tokens to train the rest on."""
     pipe = make_pipeline(config).to(device)
     pixels, tokens = training_set(config, folder, pipe.tokenizer)
+    if config.begins_with:  # its autoencoder encodes to normalised latents already
+        load_beginning(pipe, folder)
+        latents = encode_pictures(pipe.vae, pixels, config, folder)
+        return pipe, latents, tokens, reconstruction_error(pipe.vae, pixels[-200:])
     trained_autoencoder(pipe.vae, pixels, config, folder)
     encoded = encode_pictures(pipe.vae, pixels, config, folder)
     refined_decoder(pipe.vae, pixels, encoded, config, folder)
@@ -222,12 +228,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.miniature.train", description=__doc__.split("\n")[0])
     parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="holds everything; made if missing")
     parser.add_argument("--steps", type=int, default=MiniatureConfig.steps, help="of the UNet and text encoders")
+    parser.add_argument("--begin-with", type=Path, metavar="DIR", help="a saved miniature, to train it on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--checkpoint-minutes", type=float, default=5.0, metavar="MINUTES")
     options = parser.parse_args(arguments)
     options.run.mkdir(parents=True, exist_ok=True)
-    config = MiniatureConfig(steps=options.steps)
     try:
+        beginning = keep_beginning(options.begin_with, options.run)
+        config = MiniatureConfig(steps=options.steps, begins_with=beginning)
         train(config, options.run, torch.device(options.device), options.checkpoint_minutes)
     except KeyboardInterrupt:
         print(f"interrupted; the same command goes on from {options.run / CHECKPOINT}", file=sys.stderr)

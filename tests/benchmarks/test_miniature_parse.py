@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from attnmod.benchmarks.miniature.prompts import write_prompt
+from attnmod.benchmarks.miniature.world import draw_scene
 from attnmod.parser.describe import outline
 from attnmod.parser.syntax import parse_prompts
-from benchmarks.miniature.prompts import write_prompt
-from benchmarks.miniature.world import draw_scene
 
 LIGHTS = {"day": {"day", "daylight"}, "dusk": {"dusk"}, "night": {"night"}}
 

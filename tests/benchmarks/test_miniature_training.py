@@ -10,8 +10,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from benchmarks.miniature import train as training
-from benchmarks.miniature.autoencoder import (
+from attnmod.benchmarks.miniature import train as training
+from attnmod.benchmarks.miniature.autoencoder import (
     fold_normalisation,
     normalise,
     reconstruction_error,
@@ -19,14 +19,14 @@ from benchmarks.miniature.autoencoder import (
     to_model,
     train_autoencoder,
 )
-from benchmarks.miniature.checkpoint import load_checkpoint, save_checkpoint
-from benchmarks.miniature.config import MiniatureConfig
-from benchmarks.miniature.data import cached, draw_example, training_set
-from benchmarks.miniature.export import export
-from benchmarks.miniature.model import make_pipeline, make_tokenizer
-from benchmarks.miniature.sheet import contact_sheet, draw_samples, loss_curve
-from benchmarks.miniature.train import CHECKPOINT, Trainer, learning_rate, main, repadded, train
-from benchmarks.miniature.world import combination_split
+from attnmod.benchmarks.miniature.checkpoint import load_checkpoint, save_checkpoint
+from attnmod.benchmarks.miniature.config import MiniatureConfig
+from attnmod.benchmarks.miniature.data import cached, draw_example, training_set
+from attnmod.benchmarks.miniature.export import export
+from attnmod.benchmarks.miniature.model import make_pipeline, make_tokenizer
+from attnmod.benchmarks.miniature.sheet import contact_sheet, draw_samples, loss_curve
+from attnmod.benchmarks.miniature.train import CHECKPOINT, Trainer, learning_rate, main, repadded, train
+from attnmod.benchmarks.miniature.world import combination_split
 
 TOY = MiniatureConfig(
     merges=64,
@@ -282,7 +282,7 @@ def test_the_training_set_is_made_once_and_holds_no_combination_of_the_other_spl
     pixels, tokens = training_set(TOY, tmp_path, tokenizer)
     assert pixels.shape == (12, 64, 64, 3)
     assert tokens.shape == (12, 2, 77)
-    monkeypatch.setattr("benchmarks.miniature.data.draw_example", None)
+    monkeypatch.setattr("attnmod.benchmarks.miniature.data.draw_example", None)
     again, _ = training_set(TOY, tmp_path, tokenizer)
     assert np.array_equal(pixels, again)
     monkeypatch.undo()
@@ -364,7 +364,7 @@ def test_the_export_loads_draws_and_is_what_was_averaged(run, tmp_path):
 
 
 def test_an_export_that_is_too_large_leaves_the_old_one(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.miniature.export.SIZE_LIMIT", 1000)
+    monkeypatch.setattr("attnmod.benchmarks.miniature.export.SIZE_LIMIT", 1000)
     with pytest.raises(ValueError, match="at most"):
         export(run, tmp_path / "miniature")
     assert list(tmp_path.iterdir()) == []

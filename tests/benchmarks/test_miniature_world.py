@@ -5,10 +5,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from attnmod.parser.syntax import parse_prompts
-from benchmarks.miniature import world
-from benchmarks.miniature.prompts import write_prompt
-from benchmarks.miniature.world import (
+from attnmod.benchmarks.miniature import world
+from attnmod.benchmarks.miniature.prompts import write_prompt
+from attnmod.benchmarks.miniature.world import (
     COLOURS,
     GROUND_COLOURS,
     LIGHTS,
@@ -22,6 +21,7 @@ from benchmarks.miniature.world import (
     render,
     scene_split,
 )
+from attnmod.parser.syntax import parse_prompts
 
 PLURAL_ENDING = {"crosses": "cross"}
 

@@ -54,6 +54,10 @@ def test_numbers_become_constant_curves():
         ({"ownership": "step"}, ValueError, "ownership"),
         ({"average_decay": 1.0}, ValueError, "average_decay"),
         ({"average_decay": "0.5"}, TypeError, "average_decay"),
+        ({"owned_above": -1, "ownership": "average"}, ValueError, "owned_above"),
+        ({"owned_above": float("inf"), "ownership": "average"}, ValueError, "owned_above"),
+        ({"owned_above": True, "ownership": "average"}, TypeError, "owned_above"),
+        ({"owned_above": 1.5, "ownership": "layer"}, ValueError, "owned_above .* needs 'average'"),
         ({"self_attention_layers": "mid*"}, TypeError, "self_attention_layers"),
     ],
 )

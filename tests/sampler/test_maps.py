@@ -36,12 +36,12 @@ def test_the_overlay_tints_each_patch_and_names_each_entity():
     image = Image.new("RGB", (64, 32), (100, 100, 100))
     owners = torch.tensor([[0, 0, 1, -1], [0, 0, 1, -1]], dtype=torch.int8)
     overlay = draw_entity_map(image, owners, prompt, opacity=0.5)
-    assert overlay.size[0] == 64
-    assert overlay.size[1] > 32 + 3 * 12, "three lines of legend"
-    for x, entity in ((8, 0), (40, 1), (60, -1)):
+    assert overlay.size[0] == 256, "four times as large, for the legend"
+    assert overlay.size[1] > 128 + 3 * 12, "three lines of legend"
+    for x, entity in ((32, 0), (160, 1), (240, -1)):
         expected = [(100 + channel) / 2 for channel in entity_colour(entity)]
-        assert overlay.getpixel((x, 10)) == pytest.approx(expected, abs=1)
-    legend = overlay.crop((0, 32, *overlay.size))
+        assert overlay.getpixel((x, 40)) == pytest.approx(expected, abs=1)
+    legend = overlay.crop((0, 128, *overlay.size))
     found = {colour for _, colour in legend.getcolors(100_000)}
     assert {entity_colour(0), entity_colour(1), entity_colour(-1)} <= found
 
@@ -49,8 +49,8 @@ def test_the_overlay_tints_each_patch_and_names_each_entity():
 def test_a_legend_too_long_for_the_picture_is_cut():
     text = "a " + "very " * 40 + "long dog"
     prompt = Prompt.from_entities(text, [[text]])
-    overlay = draw_entity_map(Image.new("RGB", (64, 64)), torch.zeros(4, 4, dtype=torch.int8), prompt)
-    assert overlay.width == 64
+    overlay = draw_entity_map(Image.new("RGB", (1024, 64)), torch.zeros(4, 4, dtype=torch.int8), prompt)
+    assert overlay.width == 1024
 
 
 # -- what is remembered

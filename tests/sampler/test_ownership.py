@@ -69,6 +69,19 @@ def test_a_run_begins_with_nothing(prompt):
     assert average.averages[0].eq(0).all()
 
 
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_patch_is_nobodys_where_no_entity_stands_out(prompt, balanced):
+    """Two patches lean to the cube, two to the sphere, twelve to neither: those are owned only without a threshold."""
+    lean = torch.tensor([4.0] * 2 + [0.0] * 12 + [-4.0] * 2)
+    owned = {}
+    for least in (0.0, 1.1):
+        average = running(prompt, balanced=balanced, owned_above=least)
+        average.observe({0: level_that_votes(prompt, lean)})
+        owned[least] = average.owners[0][1].tolist()
+    assert -1 not in owned[0.0]
+    assert owned[1.1] == [0] * 2 + [-1] * 12 + [1] * 2
+
+
 def test_rows_restart_apart(prompt):
     average = running(prompt)
     average.observe({0: level_that_votes(prompt, torch.full((16,), 2.0))})
