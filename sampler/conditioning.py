@@ -18,6 +18,7 @@ MAX_ENTITIES = 32  # one bit each of an int32
 # A phase weight of zero hides a token as well as float32 can tell, without making it absent from the vote.
 SMALLEST_WEIGHT = 1e-12
 SMALLEST_MEAN_AFFINITY = 1e-9
+MOST_EQUALIZED = 2.0  # log of the largest factor by which `equalize_entities` changes a weight
 
 
 @dataclass
@@ -94,6 +95,17 @@ class RowConditioning:
         if self.affinity is not None and self.balanced_affinity is not None:
             mean = self.mean_affinity.clamp_min(SMALLEST_MEAN_AFFINITY)
             torch.div(self.affinity, mean[:, None, :], out=self.balanced_affinity)
+
+    def equalization(self, strength: float) -> torch.Tensor:
+        """Log weights [R, T] that make up for unequal attention to the entities so far; see `equalize_entities`."""
+        if self.affinity is None:
+            return torch.zeros_like(self.log_weights)
+        votes = (self.affinity > 0) & self.is_detail[..., None]  # the background has no detail
+        used = votes.any(dim=1)  # [R, G]
+        attention = self.mean_affinity.clamp_min(SMALLEST_MEAN_AFFINITY).log()
+        middle = (attention * used).sum(1, keepdim=True) / used.sum(1, keepdim=True).clamp_min(1)
+        lacking = (middle - attention).clamp(-MOST_EQUALIZED, MOST_EQUALIZED)
+        return strength * (votes * lacking[:, None, :]).sum(2)
 
     def starts_run(self, timestep: torch.Tensor) -> torch.Tensor:
         """Rows [R] for which this timestep [R] begins a run: it is no lower than the run's first one.

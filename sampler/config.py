@@ -61,6 +61,9 @@ class ModulationConfig:
         average_decay: how much of that average, and of the means that balance, is kept at each call. In [0, 1).
         owned_above: with ownership="average": a patch is owned only where the winner's affinity is at least so many
             times its mean over the patches; elsewhere it is nobody's and sees every token. 0: every patch is owned.
+        equalize_entities: how far the weights of the entities' words make up for unequal attention, in 0 to 1: at 1 an
+            entity that the patches attend to half as much as to the others weighs twice as much, at most e^2 times.
+            Against neglected entities, which Chefer et al. (Attend-and-Excite, arXiv 2301.13826) excite by gradients.
         share_heads: one owner per patch, from the mean over the heads, instead of one per head.
         unowned_background: let the global words vote too; a patch that they win belongs to nobody and sees every
             token.
@@ -87,6 +90,7 @@ class ModulationConfig:
     ownership: str = "layer"
     average_decay: float = 0.5
     owned_above: float = 0.0
+    equalize_entities: float = 0.0
     share_heads: bool = True
     unowned_background: bool = False
     renormalize: bool = True
@@ -116,13 +120,15 @@ class ModulationConfig:
         for name in ("balanced", "share_heads", "unowned_background", "renormalize"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} is {getattr(self, name)!r}; it must be true or false")
-        for name in ("average_decay", "owned_above"):
+        for name in ("average_decay", "owned_above", "equalize_entities"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} is {value!r}; it must be a number")
             object.__setattr__(self, name, float(value))
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay is {self.average_decay!r}; it must lie in 0 to 1, below 1")
+        if not 0 <= self.equalize_entities <= 1:
+            raise ValueError(f"equalize_entities is {self.equalize_entities!r}; it must lie in 0 to 1")
         if not 0 <= self.owned_above < math.inf:
             raise ValueError(f"owned_above is {self.owned_above!r}; it must be 0 or more, and finite")
         if self.owned_above and self.ownership != "average":
@@ -145,15 +151,16 @@ class ModulationConfig:
             self.hidden_weight.is_constantly(1.0)
             and self.global_weight.is_constantly(1.0)
             and self.detail_weight.is_constantly(1.0)
+            and not self.equalize_entities
             and "absent" not in (self.bos, self.eos, self.padding)
         )
         return bool(self.cross_attention_layers) and not plain
 
     @property
     def observes_affinity(self) -> bool:
-        """Whether the patches' affinities are averaged over a run: for balancing, or for ownership."""
-        masks = self.modulates_cross_attention and not self.hidden_weight.is_constantly(1.0)
-        return masks and (self.balanced or self.ownership == "average")
+        """Whether the patches' affinities are averaged over a run: for balancing, ownership, or equal attention."""
+        masks = not self.hidden_weight.is_constantly(1.0) and (self.balanced or self.ownership == "average")
+        return self.modulates_cross_attention and (masks or self.equalize_entities > 0)
 
     @property
     def is_neutral(self) -> bool:

@@ -166,6 +166,8 @@ class ModulationState:
         log_global = global_weight.clamp_min(SMALLEST_WEIGHT).log()[:, None]
         log_detail = detail_weight.clamp_min(SMALLEST_WEIGHT).log()[:, None]
         phase = torch.where(rows.is_global, log_global, torch.where(rows.is_detail, log_detail, 0.0))
+        if self.config.equalize_entities:
+            phase = phase + rows.equalization(self.config.equalize_entities)
         rows.log_weights.copy_(rows.own_log_weights + phase)
         return starts
 

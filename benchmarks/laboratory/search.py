@@ -57,6 +57,10 @@ FACTORS: dict[str, dict[str, dict[str, Any]]] = {
         "averaged, above 1.5": {"ownership": "average", "owned_above": 1.5},
         "averaged, above 2": {"ownership": "average", "owned_above": 2.0},
     },
+    "neglected entities": {
+        "equalized 0.5": {"equalize_entities": 0.5},
+        "equalized": {"equalize_entities": 1.0},
+    },
     "heads": {"per head": {"share_heads": False}},
     "background": {"unowned background": {"unowned_background": True}},
     "special tokens": {

@@ -8,7 +8,7 @@ import torch
 
 from attnmod import ModulationConfig, Prompt, align_tokens
 from attnmod.parser.align import load_tokenizer
-from attnmod.sampler.conditioning import condition_rows
+from attnmod.sampler.conditioning import MOST_EQUALIZED, condition_rows
 from attnmod.sampler.untrained import CLIP_BPE
 
 PLAIN = dict(temperature=0.5, hidden_weight=0, global_weight=1, detail_weight=1, balanced=False)
@@ -139,3 +139,27 @@ def test_balancing_undoes_the_strength_of_an_entity(nested):
     votes = rows.balanced_affinity[0].amax(dim=0)[:2]
     assert votes.tolist() == pytest.approx([2.0, 20.0])
     assert rows.balanced_affinity.isfinite().all(), "an entity that nobody looks at"
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_equalizing_weighs_the_neglected_entity_up(nested, strength):
+    """Attended to at 4 : 1 : 2, they are twice, half and once their geometric mean."""
+    rows = rows_for(None, nested, equalize_entities=strength)
+    assert rows.equalization(strength).eq(0).all(), "before anything was seen"
+    rows.mean_affinity[1, :3] = torch.tensor([0.4, 0.1, 0.2])
+    change = rows.equalization(strength)
+    assert change[0].eq(0).all()
+    voting = rows.affinity[1] > 0  # [T, G]
+    assert change[1][voting[:, 0]].tolist() == pytest.approx([-strength * math.log(2)] * int(voting[:, 0].sum()))
+    assert change[1][voting[:, 1]].tolist() == pytest.approx([strength * math.log(2)] * int(voting[:, 1].sum()))
+    others = ~voting[:, :2].any(1)
+    assert change[1][others].abs().max() < 1e-6, "the third entity, and words of none"
+
+
+def test_equalizing_has_a_limit_and_leaves_the_background_alone(nested):
+    rows = rows_for(nested, equalize_entities=1.0, unowned_background=True)
+    rows.mean_affinity[0, :3] = torch.tensor([1.0, 1e-8, 1e-8])
+    change = rows.equalization(1.0)[0]
+    assert change.max() == pytest.approx(MOST_EQUALIZED)
+    assert change.min() == pytest.approx(-MOST_EQUALIZED)
+    assert change[rows.is_global[0]].eq(0).all()

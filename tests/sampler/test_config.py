@@ -58,6 +58,7 @@ def test_numbers_become_constant_curves():
         ({"owned_above": float("inf"), "ownership": "average"}, ValueError, "owned_above"),
         ({"owned_above": True, "ownership": "average"}, TypeError, "owned_above"),
         ({"owned_above": 1.5, "ownership": "layer"}, ValueError, "owned_above .* needs 'average'"),
+        ({"equalize_entities": 1.1}, ValueError, "equalize_entities"),
         ({"self_attention_layers": "mid*"}, TypeError, "self_attention_layers"),
     ],
 )
