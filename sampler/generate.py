@@ -62,7 +62,7 @@ class Settings:
     device: str = "auto"
     dtype: str = "auto"
     modulation: bool = True
-    config: ModulationConfig = dataclasses.field(default_factory=ModulationConfig)
+    config: ModulationConfig = dataclasses.field(default=ModulationConfig())  # frozen: one serves them all
 
     def __post_init__(self):
         if not isinstance(self.prompt, str):

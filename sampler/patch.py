@@ -9,18 +9,15 @@ from typing import Any
 
 import torch
 
-from attnmod.parser.align import CLIP_LENGTH, SPLITS, align_tokens
 from attnmod.parser.prompt import Prompt
-from attnmod.parser.second import join_second
-from attnmod.parser.syntax import parse_prompt
 from attnmod.sampler.config import ModulationConfig
 from attnmod.sampler.encoding import WatchedEncoder, prompt_encoders
 from attnmod.sampler.installed import InstalledProcessors, make_processor
+from attnmod.sampler.known_prompts import KnownPrompts
 from attnmod.sampler.layers import attention_levels, check_unet, choose_layers
 from attnmod.sampler.map_queries import MapQueries
-from attnmod.sampler.pickup import MatchedRows, PromptBook, calling_pipeline
+from attnmod.sampler.pickup import MatchedRows, calling_pipeline
 from attnmod.sampler.processor import CrossAttentionProcessor
-from attnmod.sampler.regions import read_masks
 from attnmod.sampler.state import ModulationState
 from attnmod.sampler.warmup import warm_up
 
@@ -87,21 +84,16 @@ class ModulationHandle(MapQueries):
     Attributes:
         pipe: the pipeline.
         config: the settings in force.
-        prompts: the parsed prompts of the pipeline's last call, one per text.
         self_attention_layers, cross_attention_layers: names of the layers that are modulated.
     """
 
     def __init__(self, pipe, config: ModulationConfig, *, maps: bool, spacy_model: Any):
         self.pipe = pipe
         self.config = config
-        self.prompts: list[Prompt] = []
         self.self_attention_layers: tuple[str, ...] = ()
         self.cross_attention_layers: tuple[str, ...] = ()
         self._collect_maps = maps
-        self._spacy_model = spacy_model
-        self._book = PromptBook()
-        self._given: dict[str, Prompt] = {}  # prompts set by hand, by their text
-        self._masks: dict[str, torch.Tensor] = {}  # and the regions of their entities
+        self._known = KnownPrompts(pipe, spacy_model)
         self._warned: set[str] = set()
         self._unet = _plain_unet(pipe)
         self._undo: contextlib.ExitStack | None = None  # what takes everything off again; None while removed
@@ -190,6 +182,11 @@ class ModulationHandle(MapQueries):
 
     # -- prompts
 
+    @property
+    def prompts(self) -> list[Prompt]:
+        """The parsed prompts of the pipeline's last call, one per text."""
+        return self._known.latest
+
     def set_prompt(
         self,
         prompt: str | Prompt | Sequence[str | Prompt],
@@ -222,53 +219,8 @@ class ModulationHandle(MapQueries):
         """
         if self._undo is None:
             raise RuntimeError("this handle was removed; call modulate(pipe) again")
-        if entities is not None:
-            if not isinstance(prompt, str):
-                raise TypeError(f"entities go with one text, not with a {type(prompt).__name__}")
-            prompt = Prompt.from_entities(prompt, entities)
-        several = not isinstance(prompt, str | Prompt)
-        if several and masks is not None:
-            raise TypeError("masks go with one prompt; call set_prompt for each")
-        parsed = [self._parse(one) for one in (prompt if several else [prompt])]
-        if prompt_embeds is not None and (prompt_embeds.ndim != 3 or prompt_embeds.shape[0] != len(parsed)):
-            raise ValueError(
-                f"prompt_embeds has shape {tuple(prompt_embeds.shape)}; {len(parsed)} prompts need"
-                f" [{len(parsed)}, tokens, channels]"
-            )
-        regions = None if masks is None else read_masks(masks, parsed[0])
-        for one in parsed:
-            self._given[one.text] = one
-            self._masks.pop(one.text, None)
-        if regions is not None:
-            self._masks[parsed[0].text] = regions
-        if prompt_embeds is not None:
-            self._remember(parsed, prompt_embeds, split=split)
+        self._known.set_prompt(prompt, prompt_embeds, entities, masks, split)
         self._state.forget()
-
-    def _parse(self, prompt: str | Prompt) -> Prompt:
-        if isinstance(prompt, Prompt):
-            return prompt
-        return self._given.get(prompt) or parse_prompt(prompt, model=self._spacy_model)
-
-    def _remember(
-        self,
-        prompts: list[Prompt],
-        embeddings: torch.Tensor,
-        seconds: list[Prompt] | None = None,
-        split: str | None = None,
-    ) -> None:
-        """Pair prompts (seconds: what the second encoder reads) with embeddings [n, T, C], adjacent rows of each."""
-        length = embeddings.shape[1]
-        tokenizer = getattr(self.pipe, "tokenizer", None) or self.pipe.tokenizer_2
-        # A prompt that has its tokens keeps them: their weights may have been set by hand.
-        self.prompts = [
-            prompt if len(prompt.tokens) == length else _align(prompt, tokenizer, length, split) for prompt in prompts
-        ]
-        if seconds is not None:
-            aligned = [_align(second, self.pipe.tokenizer_2, length) for second in seconds]
-            self.prompts = [join_second(*both) for both in zip(self.prompts, aligned, strict=True)]
-        for prompt, rows in zip(self.prompts, embeddings.split(embeddings.shape[0] // len(prompts)), strict=True):
-            self._book.remember(rows[0], prompt)
 
     def _after_encoding(self, given: dict[str, Any], embeddings: torch.Tensor, negative: torch.Tensor | None) -> None:
         """The pipeline has encoded texts: keep them beside their embeddings."""
@@ -276,15 +228,7 @@ class ModulationHandle(MapQueries):
             return
         self._state.new_run()
         self._check_scheduler()
-        # Negative rows first: where both texts are the same, the row counts as a prompt.
-        if negative is not None and given.get("negative_prompt_embeds") is None:
-            for row in negative[:: given.get("num_images_per_prompt", 1)]:
-                self._book.remember(row, None)
-        if given.get("prompt") is not None and given.get("prompt_embeds") is None:
-            texts = _as_list(given["prompt"])
-            seconds = _as_list(given.get("prompt_2") or texts)
-            parsed = [self._parse(text) for text in texts]
-            self._remember(parsed, embeddings, None if seconds == texts else [self._parse(text) for text in seconds])
+        self._known.note_encoded(given, embeddings, negative)
 
     def _check_scheduler(self) -> None:
         """Progress is read off the timestep, and some schedulers hand the UNet something else."""
@@ -318,8 +262,7 @@ class ModulationHandle(MapQueries):
         if caller is not None and caller is not self.pipe:
             return MatchedRows([None] * embeddings.shape[0], [False] * embeddings.shape[0], unknown=0)
         self._repair()
-        matched = self._book.match(embeddings)
-        matched.masks = [None if prompt is None else self._masks.get(prompt.text) for prompt in matched.prompts]
+        matched = self._known.match(embeddings)
         if matched.unknown:
             self._warn_once(
                 f"{matched.unknown} of {embeddings.shape[0]} text embeddings did not come from this pipeline's"
@@ -367,8 +310,8 @@ class ModulationHandle(MapQueries):
         """
         if self._undo is None:
             raise RuntimeError("this handle was removed; call modulate(pipe) again")
-        warm_up(self.pipe, self._given, sizes, batch, call)
-        self.prompts = []
+        warm_up(self.pipe, self._known.by_hand, sizes, batch, call)
+        self._known.latest = []
         self._state.record = None
 
     # -- what is seen
@@ -396,30 +339,6 @@ def _as_config(config: ModulationConfig | str | None) -> ModulationConfig:
     if not isinstance(config, ModulationConfig):
         raise TypeError(f"config is a ModulationConfig or a preset's name, not {type(config).__name__}")
     return config
-
-
-def _align(prompt: Prompt, tokenizer: Any, length: int, split: str | None = None) -> Prompt:
-    """Tokens for an embedding of this length; a multiple of 77 is chunks of 77, each with its own BOS and EOS."""
-    chunks = length // CLIP_LENGTH if length % CLIP_LENGTH == 0 else 1
-    layout: Any = dict(length=length // chunks, chunks=chunks)
-    aligned = align_tokens(prompt, tokenizer, **layout, split=split or "tokens")
-    if chunks > 1 and split is None:
-        others = (align_tokens(prompt, tokenizer, **layout, split=other) for other in SPLITS)
-        if any(
-            [token.entities for token in other.tokens] != [token.entities for token in aligned.tokens]
-            for other in others
-        ):
-            warnings.warn(
-                f"{prompt.text[:40]!r}... has more than {CLIP_LENGTH} tokens, and tools cut such texts at different"
-                ' places; taken is split="tokens", as sd_embed does. Say handle.set_prompt(..., split=...):'
-                ' "sentences" for Compel',
-                stacklevel=4,
-            )
-    return aligned
-
-
-def _as_list(texts: str | Sequence[str]) -> list[str]:
-    return [texts] if isinstance(texts, str) else list(texts)
 
 
 def _plain_unet(pipe) -> torch.nn.Module:

@@ -37,46 +37,42 @@ FACTORS: dict[str, dict[str, dict[str, Any]]] = {
     "tau rows": {"tau on all rows": {"temperature_rows": "all"}},
     "mask": {
         "no mask": {"hidden_weight": 1.0},
+        "mask 0": {"hidden_weight": 0.0},
         "mask 0.1": {"hidden_weight": 0.1},
         "mask 0.3": {"hidden_weight": 0.3},
-        "mask 0.6": {"hidden_weight": 0.6},
+        "mask 0.5": {"hidden_weight": 0.5},
         "mask early": {"hidden_weight": _until(0.0, 0.5)},
         "mask late": {"hidden_weight": _until(1.0, 0.25, after=0.0)},
-        "mask fades": {"hidden_weight": _linear(0.0, 1.0)},
-        "mask fades midway": {"hidden_weight": _linear(0.0, 1.0, 0.3, 0.8)},
-        "mask fades late": {"hidden_weight": _linear(0.0, 1.0, 0.6, 1.0)},
+        "mask fades": {"hidden_weight": _linear(0.0, 1.0, 0.3, 0.8)},
         "mask grows": {"hidden_weight": _linear(1.0, 0.0, 0.1, 0.5)},
     },
     "vote": {"vote mean": {"vote": "mean"}, "vote head": {"vote": "head"}},
     "balance": {"not balanced": {"balanced": False}},
     "ownership": {
-        "averaged": {"ownership": "average"},
-        "averaged long": {"ownership": "average", "average_decay": 0.8},
-        "longer balance": {"average_decay": 0.8},
-        "averaged, above 1.2": {"ownership": "average", "owned_above": 1.2},
-        "averaged, above 1.5": {"ownership": "average", "owned_above": 1.5},
-        "averaged, above 2": {"ownership": "average", "owned_above": 2.0},
+        "by layer": {"ownership": "layer", "owned_above": 0.0},
+        "by layer and head": {"ownership": "layer", "owned_above": 0.0, "share_heads": False},
+        "by layer, unowned background": {"ownership": "layer", "owned_above": 0.0, "unowned_background": True},
+        "every patch owned": {"ownership": "average", "owned_above": 0.0},
+        "owned above 1.2": {"ownership": "average", "owned_above": 1.2},
+        "owned above 2": {"ownership": "average", "owned_above": 2.0},
+        "owned above 3": {"ownership": "average", "owned_above": 3.0},
     },
+    "average": {"average decay 0.2": {"average_decay": 0.2}, "average decay 0.8": {"average_decay": 0.8}},
     "neglected entities": {
+        "not equalized": {"equalize_entities": 0.0},
         "equalized 0.5": {"equalize_entities": 0.5},
-        "equalized": {"equalize_entities": 1.0},
     },
-    "heads": {"per head": {"share_heads": False}},
-    "background": {"unowned background": {"unowned_background": True}},
     "special tokens": {
-        "eos global": {"eos": "global"},
+        "eos, padding plain": {"eos": "plain", "padding": "plain"},
+        "padding masked": {"eos": "plain", "padding": "masked"},
         "eos, padding global": {"eos": "global", "padding": "global"},
-        "padding masked": {"padding": "masked"},
-        "eos, padding masked": {"eos": "masked", "padding": "masked"},
-        "padding absent": {"padding": "absent"},
         "eos, padding absent": {"eos": "absent", "padding": "absent"},
         "bos absent": {"bos": "absent"},
     },
     "curves": {
-        "no reweighting": {"global_weight": 1.0, "detail_weight": 1.0},
-        "strong details": {"global_weight": _linear(1.0, 0.5), "detail_weight": _linear(1.0, 2.0)},
-        "details only": {"global_weight": 1.0, "detail_weight": _linear(1.0, 1.5)},
-        "details throughout": {"global_weight": 1.0, "detail_weight": 1.5},
+        "details grow to 1.3": {"global_weight": _linear(1.0, 0.7), "detail_weight": _linear(1.0, 1.3)},
+        "details grow to 2": {"global_weight": _linear(1.0, 0.5), "detail_weight": _linear(1.0, 2.0)},
+        "details 1.5 throughout": {"global_weight": 1.0, "detail_weight": 1.5},
     },
     "renormalisation": {"not renormalised": {"renormalize": False}},
     "layers": {
@@ -108,8 +104,8 @@ def single_factors(base: ModulationConfig, factors: tuple[str, ...] = ()) -> Exp
 def winners(gains: dict[str, float], factors: dict[str, dict[str, dict[str, Any]]] = FACTORS) -> list[str]:
     """The best variant of each factor that gained something on the base, the strongest first.
 
-    >>> winners({"vote mean": 0.02, "vote head": -0.1, "averaged": 0.05, "tau 1": 0.0})
-    ['averaged', 'vote mean']
+    >>> winners({"vote mean": 0.02, "vote head": -0.1, "owned above 2": 0.05, "tau 1": 0.0})
+    ['owned above 2', 'vote mean']
     """
     best = []
     for variants in factors.values():

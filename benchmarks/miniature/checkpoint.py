@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 from attnmod.benchmarks.miniature.config import MiniatureConfig
 
+CHECKPOINT = "checkpoint.safetensors"  # in the training's folder
 FORMAT = "attnmod miniature training 1"
 FREE_SETTINGS = ("steps", "decoder_steps")  # how long to train may be decided anew; the decoder is trained apart
 

@@ -31,13 +31,12 @@ from attnmod.benchmarks.miniature.autoencoder import (
     trained_autoencoder,
 )
 from attnmod.benchmarks.miniature.beginning import keep_beginning, load_beginning
-from attnmod.benchmarks.miniature.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from attnmod.benchmarks.miniature.checkpoint import CHECKPOINT, TrainingState, load_checkpoint, save_checkpoint
 from attnmod.benchmarks.miniature.config import MiniatureConfig
 from attnmod.benchmarks.miniature.data import training_set
 from attnmod.benchmarks.miniature.model import TRAIN_TIMESTEPS, make_pipeline
 from attnmod.benchmarks.miniature.world import SIZE
 
-CHECKPOINT = "checkpoint.safetensors"
 TRAINED_PARTS = ("unet", "text_encoder", "text_encoder_2")
 # original size, crop, target size: what the pipeline passes of itself
 MICRO_CONDITIONING = (SIZE, SIZE, 0, 0, SIZE, SIZE)
@@ -177,16 +176,17 @@ def learning_rate(step: int, config: MiniatureConfig) -> float:
 def prepare(config: MiniatureConfig, folder: Path, device: torch.device):
     """A pipeline with a trained autoencoder, and the latents and tokens to train the rest on."""
     pipe = make_pipeline(config).to(device)
+    if config.begins_with:
+        load_beginning(pipe, folder, config.begins_with)  # what does not fit is told of before hours of work
     pixels, tokens = training_set(config, folder, pipe.tokenizer)
     if config.begins_with:  # its autoencoder encodes to normalised latents already
-        load_beginning(pipe, folder)
         latents = encode_pictures(pipe.vae, pixels, config, folder)
-        return pipe, latents, tokens, reconstruction_error(pipe.vae, pixels[-200:])
-    trained_autoencoder(pipe.vae, pixels, config, folder)
-    encoded = encode_pictures(pipe.vae, pixels, config, folder)
-    refined_decoder(pipe.vae, pixels, encoded, config, folder)
-    latents, mean, deviation = normalise(encoded)
-    fold_normalisation(pipe.vae, mean, deviation)
+    else:
+        trained_autoencoder(pipe.vae, pixels, config, folder)
+        encoded = encode_pictures(pipe.vae, pixels, config, folder)
+        refined_decoder(pipe.vae, pixels, encoded, config, folder)
+        latents, mean, deviation = normalise(encoded)
+        fold_normalisation(pipe.vae, mean, deviation)
     return pipe, latents, tokens, reconstruction_error(pipe.vae, pixels[-200:])
 
 

@@ -246,7 +246,7 @@ def test_arms_from_a_file(tmp_path):
 def test_the_search_never_sees_the_test_split():
     base = ModulationConfig()
     single = search.single_factors(base)
-    found = [single, search.combinations(base, ["averaged", "vote mean"]), search.confirmation(base, [])]
+    found = [single, search.combinations(base, ["every patch owned", "vote mean"]), search.confirmation(base, [])]
     assert {experiment.split for experiment in [*found, experiments.steps(base)]} == {"validation"}
     assert len({arm.fingerprint for arm in single.arms}) == len(single.arms)
     assert found[1].arms[-1].config == dataclasses.replace(base, ownership="average", vote="mean")

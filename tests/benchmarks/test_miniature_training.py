@@ -1,8 +1,6 @@
 """The training of the miniature at toy size: exact resume, checkpoints that are never lost, a pipeline like SDXL's."""
 
 import dataclasses
-import errno
-import os
 from itertools import pairwise
 
 import numpy as np
@@ -27,53 +25,7 @@ from attnmod.benchmarks.miniature.model import make_pipeline, make_tokenizer
 from attnmod.benchmarks.miniature.sheet import contact_sheet, draw_samples, loss_curve
 from attnmod.benchmarks.miniature.train import CHECKPOINT, Trainer, learning_rate, main, repadded, train
 from attnmod.benchmarks.miniature.world import combination_split
-
-TOY = MiniatureConfig(
-    merges=64,
-    text_width=32,
-    text_layers=2,
-    channels=(32, 32),
-    vae_channels=(8, 8, 8),
-    latent_channels=6,
-    pictures=12,
-    steps=4,
-    batch=3,
-    warmup=2,
-    vae_pictures=8,
-    vae_cycles=2,
-    vae_steps=2,
-    vae_batch=2,
-    decoder_steps=2,
-)
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The folder of a finished toy training."""
-    folder = tmp_path_factory.mktemp("run")
-    train(TOY, folder, CPU)
-    return folder
-
-
-def interrupted_at(monkeypatch, step):
-    advance = Trainer.advance
-
-    def stop(trainer):
-        if trainer.step == step:
-            monkeypatch.setattr(Trainer, "advance", advance)
-            raise KeyboardInterrupt
-        return advance(trainer)
-
-    monkeypatch.setattr(Trainer, "advance", stop)
-
-
-def full_disk(monkeypatch):
-    def fsync(_descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fsync)
-
+from tests.benchmarks.toy_training import CPU, TOY, assert_same_to_the_bit, full_disk, interrupted_at, toy_command
 
 # -- resume
 
@@ -85,13 +37,8 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one_to_the_bit(run, tm
     assert load_checkpoint(tmp_path / CHECKPOINT, TOY)[0].step == 2
     train(TOY, tmp_path, CPU)
     whole, resumed = (load_checkpoint(folder / CHECKPOINT, TOY)[0] for folder in (run, tmp_path))
-    assert whole.step == resumed.step == 4
-    assert whole.losses == resumed.losses
-    for name, weight in whole.weights.items():
-        assert torch.equal(weight, resumed.weights[name]), name
-        assert torch.equal(whole.averaged[name], resumed.averaged[name]), name
-    for name, moments in whole.moments.items():
-        assert all(torch.equal(a, b) for a, b in zip(moments, resumed.moments[name], strict=True)), name
+    assert whole.step == 4
+    assert_same_to_the_bit(whole, resumed)
 
 
 def test_training_changes_what_it_should(run):
@@ -158,8 +105,7 @@ def test_a_training_whose_end_cannot_be_written_says_so(tmp_path, monkeypatch):
 
 def test_the_command_ends_in_one_line(run, tmp_path, monkeypatch, capsys):
     (tmp_path / CHECKPOINT).write_bytes(b"nothing")
-    monkeypatch.setattr(training, "MiniatureConfig", lambda **values: dataclasses.replace(TOY, **values))
-    training.MiniatureConfig.steps = 4
+    toy_command(monkeypatch)
     assert main(["--run", str(tmp_path), "--device", "cpu"]) == 2
     assert capsys.readouterr().err.startswith("error: checkpoint ")
 
@@ -221,11 +167,39 @@ def test_the_learning_rate_rises_stays_and_falls():
     assert rates[100] == pytest.approx(0.02)
 
 
-def test_low_noise_counts_less_and_high_noise_in_full():
-    trainer = Trainer(make_pipeline(TOY), np.zeros((2, 6, 16, 16), np.float16), np.zeros((2, 1, 77), np.int16), TOY)
-    assert trainer.loss_weight[-1] == 1.0
-    assert trainer.loss_weight[0] < 0.01
-    assert (trainer.loss_weight.diff() >= 0).all()
+@pytest.mark.parametrize(("cap", "fade", "most"), [(6.0, 0.03, 10.0), (2.0, 0.1, 4.0)])
+def test_the_loss_weight_at_every_noise_is_what_the_settings_say(cap, fade, most):
+    config = dataclasses.replace(TOY, snr_cap=cap, snr_fade=fade, fade_most=most)
+    weight = _toy_trainer(config).loss_weight.tolist()
+    betas = np.linspace(config.beta_start**0.5, config.beta_end**0.5, 1000) ** 2
+    signal = np.cumprod(1 - betas)
+    snr = signal / (1 - signal)
+    assert weight[0] == pytest.approx(most * cap / (snr[0] + 1), rel=1e-3)  # fine noise
+    assert weight[50] == pytest.approx(most * cap / (snr[50] + 1), rel=1e-3)
+    assert weight[400] == pytest.approx(most)  # outlines
+    assert weight[700] == pytest.approx(1 + snr[700] / fade, rel=1e-3)
+    assert weight[999] == pytest.approx(1, abs=0.02)  # noise alone
+    assert max(weight) == pytest.approx(most)
+
+
+def test_each_picture_s_loss_has_the_weight_of_its_own_noise():
+    """The three of a batch lie in the three thirds of the noises; the loss is the mean of what each adds."""
+    losses = {}
+    for third in (0, 1, 2, "all"):
+        trainer = _toy_trainer(TOY)
+        if third != "all":
+            inside = torch.arange(1000) * 3 // 1000 == third
+            trainer.loss_weight = trainer.loss_weight * inside
+        losses[third] = trainer.advance()
+    assert min(losses.values()) > 0
+    assert losses[0] + losses[1] + losses[2] == pytest.approx(losses["all"], rel=1e-5)
+    doubled = _toy_trainer(TOY)
+    doubled.loss_weight = 2 * doubled.loss_weight
+    assert doubled.advance() == pytest.approx(2 * losses["all"], rel=1e-5)
+
+
+def _toy_trainer(config):
+    return Trainer(make_pipeline(config), np.zeros((3, 6, 16, 16), np.float16), np.zeros((3, 1, 77), np.int16), config)
 
 
 def test_latents_are_normalised_per_channel():

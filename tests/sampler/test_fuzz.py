@@ -64,7 +64,6 @@ CHOICES = dict(
     hidden_weight=curves(st.sampled_from([0.0, 1e-30, 0.5, 1.0])),
     vote=st.sampled_from(["sum", "mean", "head"]),
     balanced=st.booleans(),
-    ownership=st.sampled_from(["layer", "average"]),
     share_heads=st.booleans(),
     unowned_background=st.booleans(),
     bos=SPECIAL,
@@ -72,15 +71,23 @@ CHOICES = dict(
     padding=SPECIAL,
     backend=st.sampled_from(["auto", "sdpa", "eager"]),
 )
+# Only an averaged map leaves patches to nobody: to none of them, to all, and between.
+OWNERSHIPS = (
+    dict(ownership=st.just("layer")),
+    dict(ownership=st.just("average"), owned_above=st.sampled_from([0.0, 1e-30, 0.5, 1.0, 3.0, 1e30])),
+)
 CONFIGS = st.one_of(
     st.builds(
         ModulationConfig,
         **CHOICES,
+        **ownership,
         global_weight=curves(weights),
         detail_weight=curves(weights),
+        equalize_entities=st.sampled_from(equalized),
         renormalize=st.just(renormalize),
     )
-    for weights, renormalize in ((WEIGHTS, True), (MODEST, False))
+    for weights, equalized, renormalize in ((WEIGHTS, [0.0, 0.5, 1.0], True), (MODEST, [0.0], False))
+    for ownership in OWNERSHIPS
 )
 
 
@@ -147,8 +154,8 @@ def test_attention_stays_finite(pipe, data):
     with modulate(pipe, config, maps=True) as handle:
         if masks is not None:
             handle.set_prompt(prompt, masks=[torch.full((1, 1), inside) for inside in masks])
-        handle._book.remember(text[1], None)
-        handle._book.remember(text[2], prompt)
+        handle._known.book.remember(text[1], None)
+        handle._known.book.remember(text[2], prompt)
         for timestep in data.draw(st.lists(st.sampled_from([1000, 999, 500, 1, 0, -5, 2000]), min_size=1, max_size=3)):
             handle._before_unet(pipe.unet, (torch.zeros(3, 4, 2 * SIDE, 2 * SIDE), timestep, text), {})
             modulated = attend()
