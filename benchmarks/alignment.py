@@ -10,6 +10,7 @@ Experiments, in this order if several are named (headline and sheet if none is):
     headline    stock against modulated: 500 test prompts of 1, 2, 3 and 4 entities by 4 seeds
     ablation    temperature, mask, reweighting: each alone, each pair, all three (200 prompts by 2 seeds)
     guidance    the guidance scale from 1 to 12, stock and modulated (200 by 2)
+    layers      which layers know who is where, and from which step on (validation split)
     diagnosis   who owned which patch, step by step, and what became of it
     sheet       a picture of the first test prompts: stock, modulated, and who owns which patch
 
@@ -38,9 +39,10 @@ from attnmod.sampler.config import PRESETS, ModulationConfig
 
 RESULTS = Path(__file__).with_name("results")
 RECORDS = Path("generated") / "alignment"
-EXPERIMENTS = ("steps", "search", "arms", "headline", "ablation", "guidance", "diagnosis", "sheet")
+EXPERIMENTS = ("steps", "search", "arms", "headline", "ablation", "guidance", "layers", "diagnosis", "sheet")
 SHEET_PROMPTS = 12
 DIAGNOSED_PROMPTS = 48
+VOTING_PROMPTS = 100
 
 
 class Laboratory:
@@ -114,6 +116,28 @@ class Laboratory:
         path = self.options.results / "alignment-sheet.png"
         image.save(path)
         print(f"wrote {path}: the first {count} test prompts, first noise")
+
+    def layers(self) -> None:
+        from attnmod.benchmarks.laboratory.diagnosis import layer_votes
+
+        arm = self._with_options(Arm("votes", self.base), "layers")
+        tasks = draw_tasks("validation", self.options.prompts or VOTING_PROMPTS)
+        votes, things, chance = layer_votes(self.pipe, arm, tasks, self.options.batch)
+        lines = [
+            "### layers: which know who is where, by their own votes, while no mask is at work",
+            "",
+            f"Percent of the middle of a found object that its entity won, at each step; {things} objects of the first"
+            f" {len(tasks)} validation prompts; chance is {100 * chance:.0f}; {self._about(0)['model_note']}.",
+            f"Made by `{self.options.command}`.",
+            "",
+            "| layer | " + " | ".join(str(step + 1) for step in range(arm.steps)) + " |",
+            "| --- " * (arm.steps + 1) + "|",
+        ]
+        for layer, shares in votes.items():
+            lines.append(f"| {layer} | " + " | ".join(f"{100 * share:.0f}" for share in shares) + " |")
+        text = "\n".join(lines) + "\n"
+        print(text)
+        (self.options.results / "alignment-layers.md").write_text(text, encoding="utf-8")
 
     def diagnosis(self) -> None:
         from attnmod.benchmarks.laboratory.diagnosis import diagnose
@@ -209,7 +233,7 @@ def main() -> None:
     for name in EXPERIMENTS:
         if name not in options.experiments:
             continue
-        if name in ("search", "sheet", "diagnosis"):
+        if name in ("search", "sheet", "layers", "diagnosis"):
             getattr(laboratory, name)()
         elif name == "arms":
             laboratory.run(experiments.from_file(laboratory.base, options.arms), options.task_seed)

@@ -211,7 +211,8 @@ def _condition_row(prompt: Prompt | None, length: int, config: ModulationConfig)
         slots = sorted(slot_of[entity] for entity in token.entities if entity in slot_of)
         row.is_detail[n] = bool(slots)
         row.is_global[n] = not slots and special.get(token.kind, "global") == "global"
-        if special.get(token.kind) == "masked":  # no bit: every owned patch hides it, as far as the mask hides
+        # no bit: every owned patch hides it, as far as the mask hides. Of a single entity it has nothing to hide.
+        if special.get(token.kind) == "masked" and len(row.slots) > 1:
             row.bits[n] = config.unowned_background << background
         if slots:
             bits = sum(1 << slot for slot in slots) | (config.unowned_background << background)

@@ -14,6 +14,7 @@ SPECIAL_TOKENS = ("plain", "global", "masked", "absent")
 BACKENDS = ("auto", "triton", "sdpa", "eager")
 TEMPERATURE_ROWS = ("conditional", "all")
 OWNERSHIPS = ("layer", "average")
+DECIDING_SIZES = ("all", "finest", "coarsest")
 
 
 class _CurveField:
@@ -58,8 +59,10 @@ class ModulationConfig:
             strong entity does not win every patch.
         ownership: who decides a patch's owner: each "layer" for itself; or the "average" of the affinities over
             layers and the run's earlier calls, one map that all layers read (in the first call nobody owns a patch).
+        deciding_sizes: whose affinities are averaged, where layers come in several sizes: those of the last layer of
+            "all" sizes, of the "finest" or of the "coarsest" alone.
         average_decay: how much of that average, and of the means that balance, is kept at each call. In [0, 1).
-        owned_above: with ownership="average": a patch is owned only where the winner's affinity is at least so many
+        owned_above: with ownership="average": a patch is owned only where the winner's affinity is more than so many
             times its mean over the patches; elsewhere it is nobody's and sees every token. 0: every patch is owned.
         equalize_entities: how far the weights of the entities' words make up for unequal attention, in 0 to 1: at 1 an
             entity that the patches attend to half as much as to the others weighs twice as much, at most e^2 times.
@@ -69,8 +72,9 @@ class ModulationConfig:
             token.
         renormalize: divide by the modulated sum of weights (True) or by the unmodulated one (False).
         bos, eos, padding: what CLIP's special tokens are: "plain" (weight 1 for every patch), "global" (weighted
-            like a global word), "masked" (hidden in every owned patch, as another entity's words are: the end of text
-            and the padding have read the whole prompt) or "absent" (taken out of conditional rows).
+            like a global word), "masked" (hidden in every owned patch of a prompt with two entities or more, as another
+            entity's words are: the end of text and the padding have read the whole prompt) or "absent" (taken out of
+            conditional rows).
         self_attention_layers, cross_attention_layers: shell patterns over the layers' full names, such as
             "mid_block.*" or "up_blocks.0.*"; a layer that no pattern matches keeps its own processor.
         backend: of the kernels: "auto", "triton", "sdpa" or "eager".
@@ -88,6 +92,7 @@ class ModulationConfig:
     vote: str = "sum"
     balanced: bool = True
     ownership: str = "layer"
+    deciding_sizes: str = "all"
     average_decay: float = 0.5
     owned_above: float = 0.0
     equalize_entities: float = 0.0
@@ -110,6 +115,7 @@ class ModulationConfig:
             ("temperature_rows", TEMPERATURE_ROWS),
             ("vote", VOTES),
             ("ownership", OWNERSHIPS),
+            ("deciding_sizes", DECIDING_SIZES),
             ("bos", SPECIAL_TOKENS),
             ("eos", SPECIAL_TOKENS),
             ("padding", SPECIAL_TOKENS),

@@ -48,12 +48,15 @@ class RunningAffinity:
     graph, finds them at every step.
 
     Attributes:
-        averages: level -> float32 [R, M, G].
+        deciding: the levels whose affinities count.
+        averages: deciding level -> float32 [R, M, G].
         owners: level -> int8 [R, M], slots of the rows; -1 is nobody. Only with `ownership="average"`.
     """
 
     def __init__(self, rows: RowConditioning, levels: tuple[int, ...], config: ModulationConfig):
         self.rows, self.levels, self.config = rows, levels, config
+        chosen = {"all": levels, "finest": (min(levels),), "coarsest": (max(levels),)}
+        self.deciding = chosen[config.deciding_sizes]
         self.averages: dict[int, torch.Tensor] = {}
         self.owners: dict[int, torch.Tensor] = {}
         self._latent_size = (0, 0)
@@ -65,9 +68,10 @@ class RunningAffinity:
         self._latent_size, like = latent_size, self.rows.mean_affinity  # [R, G]
         for level in self.levels:
             height, width = halved(latent_size, level)
-            self.averages[level] = like.new_zeros(like.shape[0], height * width, like.shape[1])
+            if level in self.deciding:
+                self.averages[level] = like.new_zeros(like.shape[0], height * width, like.shape[1])
             if self.config.ownership == "average":
-                self.owners[level] = torch.full_like(self.averages[level][..., 0], -1, dtype=torch.int8)
+                self.owners[level] = like.new_full((like.shape[0], height * width), -1, dtype=torch.int8)
 
     def restart(self, starts: torch.Tensor) -> None:
         """Forget what an earlier run has seen, in the rows that start, [R] bool. Decided on the device."""
@@ -105,7 +109,7 @@ class RunningAffinity:
     def _decide(self) -> None:
         """One owner map for all levels, from the sum of their averages."""
         sizes = {level: halved(self._latent_size, level) for level in self.levels}
-        finest = max(sizes.values())
+        finest = max(sizes[level] for level in self.deciding)
         total = self.rows.mean_affinity.new_zeros(())
         for level, average in self.averages.items():
             image = average.transpose(1, 2).unflatten(2, sizes[level])  # [R, G, h, w]

@@ -5,6 +5,7 @@ share that nobody owned, how many entities owned (nearly) none; and at the end, 
 picture, which part of its box its own entity owned, and for each that was lost, how much it had owned.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from attnmod.benchmarks.miniature.judge import judge, match
 from attnmod.benchmarks.miniature.scorer import read_picture
 from attnmod.benchmarks.miniature.world import SIZE
 
+_ALMOST_NO_MASK = 0.9999  # of 1 the votes would not be counted
+_WITHOUT_THE_OTHERS = {"temperature": 1.0, "global_weight": 1.0, "detail_weight": 1.0, "equalize_entities": 0.0}
 _STARVED = 0.02  # of the patches; a small object covers 0.03
 
 
@@ -90,6 +93,59 @@ def diagnose(pipe: Any, arm: Arm, tasks: Sequence[Task], batch: int = 8) -> Owne
     )
 
 
+def layer_votes(
+    pipe: Any, arm: Arm, tasks: Sequence[Task], batch: int = 8
+) -> tuple[dict[str, list[float]], int, float]:
+    """Which layers know who is where, and from which step on, in pictures that the masks leave as they are.
+
+    Args:
+        arm: its steps, its guidance and how its config votes count; ownership is by layer.
+
+    Returns:
+        layer -> [steps] mean share of the middle of a found thing's box that its entity won there; the number of found
+        things; and the share that chance would win. Of prompts with one entity, which wins everything, none counts.
+    """
+    from attnmod.sampler.patch import modulate
+
+    config = dataclasses.replace(
+        arm.config, ownership="layer", owned_above=0.0, hidden_weight=_ALMOST_NO_MASK, **_WITHOUT_THE_OTHERS
+    )
+    won: dict[str, list[np.ndarray]] = {}
+    chances: list[float] = []
+    tasks = [task for task in tasks if task.things > 1]
+    for first in range(0, len(tasks), batch):
+        part = tasks[first : first + batch]
+        with modulate(pipe, config, maps=True) as handle:
+            pictures = call(pipe, arm, part, [task.noise_seed(0) for task in part])
+            steps = range(arm.steps)
+            maps = {
+                layer: np.stack([handle.entity_map(layer=layer, step=step).numpy() for step in steps])
+                for layer in handle.cross_attention_layers
+            }
+            prompts = handle.prompts
+        for place, task in enumerate(part):
+            ids = _entity_ids(task, prompts[place])
+            if ids is None:
+                continue
+            objects = read_picture(pictures[place]).objects
+            for one, entity in zip(match(task.scene.things, objects), ids, strict=True):
+                if one is None:
+                    continue
+                chances.append(1 / task.things)
+                for layer, owner in maps.items():
+                    share = _share_in_box(owner[:, place] == entity, _middle(objects[one].box))
+                    won.setdefault(layer, []).append(share)
+    means = {layer: np.mean(shares, axis=0).tolist() for layer, shares in won.items()}
+    return means, len(chances), float(np.mean(chances)) if chances else 0.0
+
+
+def _middle(box: tuple[int, int, int, int]) -> tuple[float, float, float, float]:
+    """Three fifths of the box each way: what surrounds an object is no matter of its entity."""
+    left, top, right, bottom = box
+    across, down = (right - left) / 5, (bottom - top) / 5
+    return left + across, top + down, right - across, bottom - down
+
+
 def _entity_ids(task: Task, prompt: Any) -> list[int] | None:
     """The entity of each of the scene's things, or None where one was read as something else."""
     ids = []
@@ -102,7 +158,7 @@ def _entity_ids(task: Task, prompt: Any) -> list[int] | None:
     return ids
 
 
-def _share_in_box(owned: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+def _share_in_box(owned: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
     """owned: bool [steps, h, w]; the share of the patches whose middles lie in the box (in pixels)."""
     height, width = owned.shape[1:]
     ys = (np.arange(height) + 0.5) * SIZE / height

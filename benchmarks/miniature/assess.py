@@ -2,7 +2,8 @@
 
     python -m benchmarks.miniature.assess [--model DIR] [--prompts N] [--split test]
 
-N prompts of each number of things, one picture each, stock sampling, read by the scorer.
+N prompts for a single object and of each number of things, one picture each, stock sampling, read by the scorer.
+A thing is what one noun phrase asks for: "three red rings" are one thing and three objects.
 """
 
 import argparse
@@ -19,61 +20,69 @@ from attnmod.benchmarks.miniature.judge import ALL_CATEGORIES, MISTAKES, Verdict
 from attnmod.benchmarks.miniature.prompts import write_prompt
 from attnmod.benchmarks.miniature.scorer import read_picture
 from attnmod.benchmarks.miniature.sheet import draw_samples
-from attnmod.benchmarks.miniature.world import SPLITS, draw_scene
+from attnmod.benchmarks.miniature.world import SPLITS, Scene, draw_scene
 
+GROUPS = ("single", "1", "2", "3", "4")  # a single object; so many things, each of any number
 _AT_ONCE = 8
 
 
 def assess(
-    pipe, prompts: int, split: str, steps: int, guidance_scale: float, things=(1, 2, 3, 4)
-) -> dict[int, list[Verdict]]:
-    """A verdict for each picture, by the number of things in its prompt."""
-    verdicts: dict[int, list[Verdict]] = {}
-    for count in things:
-        rngs = [np.random.default_rng((11, count, index)) for index in range(prompts)]
-        scenes = [draw_scene(rng, split, count) for rng in rngs]
+    pipe, prompts: int, split: str, steps: int, guidance_scale: float, groups=GROUPS
+) -> dict[str, list[Verdict]]:
+    """A verdict for each picture, by the group of its prompt."""
+    verdicts: dict[str, list[Verdict]] = {}
+    for group in groups:
+        rngs = [np.random.default_rng((11, GROUPS.index(group), index)) for index in range(prompts)]
+        scenes = [_draw(rng, split, group) for rng in rngs]
         texts = [write_prompt(scene, rng) for scene, rng in zip(scenes, rngs, strict=True)]
-        verdicts[count] = []
-        for first in tqdm(range(0, prompts, _AT_ONCE), desc=f"{count} things"):
+        verdicts[group] = []
+        for first in tqdm(range(0, prompts, _AT_ONCE), desc=f"things: {group}"):
             pictures = draw_samples(
                 pipe, texts[first : first + _AT_ONCE], steps=steps, guidance_scale=guidance_scale, seed=first
             )
             some = scenes[first : first + _AT_ONCE]
-            verdicts[count] += [judge(scene, read_picture(p)) for scene, p in zip(some, pictures, strict=True)]
+            verdicts[group] += [judge(scene, read_picture(p)) for scene, p in zip(some, pictures, strict=True)]
     return verdicts
 
 
-def summarise(verdicts: dict[int, list[Verdict]]) -> dict[int, dict]:
-    """By the number of things: the share of right pictures in every category, and mistakes per picture."""
+def _draw(rng: np.random.Generator, split: str, group: str) -> Scene:
+    while True:
+        scene = draw_scene(rng, split, 1 if group == "single" else int(group))
+        if group != "single" or scene.things[0].count == 1:
+            return scene
+
+
+def summarise(verdicts: dict[str, list[Verdict]]) -> dict[str, dict]:
+    """By group: the share of right pictures in every category, and mistakes per picture."""
     summary = {}
-    for count, judged in verdicts.items():
+    for group, judged in verdicts.items():
         right: dict[str, float | None] = {}
         for category in ALL_CATEGORIES:
             asked = [v.categories[category] for v in judged if v.categories[category] is not None]
             right[category] = sum(asked) / len(asked) if asked else None
         right["whole prompt"] = sum(v.whole for v in judged) / len(judged)
         mistakes = Counter({name: sum(getattr(v, name) for v in judged) for name in MISTAKES})
-        summary[count] = {"pictures": len(judged), "right": right, "mistakes": dict(mistakes)}
+        summary[group] = {"pictures": len(judged), "right": right, "mistakes": dict(mistakes)}
     return summary
 
 
-def as_table(summary: dict[int, dict]) -> str:
-    """Markdown: a row for each number of things."""
+def as_table(summary: dict[str, dict]) -> str:
+    """Markdown: a row for each group."""
     categories = [*ALL_CATEGORIES, "whole prompt"]
     lines = ["| things | pictures | " + " | ".join(categories) + " | " + " | ".join(MISTAKES) + " |"]
     lines.append("| ---: " * (2 + len(categories) + len(MISTAKES)) + "|")
-    for count, row in summary.items():
+    for group, row in summary.items():
         shares = ["-" if row["right"][c] is None else f"{row['right'][c]:.2f}" for c in categories]
         mistakes = [str(row["mistakes"][name]) for name in MISTAKES]
-        lines.append(f"| {count} | {row['pictures']} | " + " | ".join([*shares, *mistakes]) + " |")
+        lines.append(f"| {group} | {row['pictures']} | " + " | ".join([*shares, *mistakes]) + " |")
     return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.miniature.assess", description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path, default=DEFAULT_FOLDER, metavar="DIR")
-    parser.add_argument("--prompts", type=int, default=100, help="of each number of things (100)")
-    parser.add_argument("--things", type=int, nargs="+", default=[1, 2, 3, 4])
+    parser.add_argument("--prompts", type=int, default=100, help="of each group (100)")
+    parser.add_argument("--things", nargs="+", choices=GROUPS, default=GROUPS, help="groups (all)")
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance-scale", type=float, default=5.0, metavar="SCALE")

@@ -9,15 +9,17 @@ import pytest
 
 from attnmod.benchmarks import alignment
 from attnmod.benchmarks.laboratory import arms as experiments
-from attnmod.benchmarks.laboratory import report, search
+from attnmod.benchmarks.laboratory import diagnosis, report, search
 from attnmod.benchmarks.laboratory.arms import Arm, Experiment, with_mechanisms
 from attnmod.benchmarks.laboratory.bootstrap import difference, estimate
 from attnmod.benchmarks.laboratory.diagnosis import diagnose
 from attnmod.benchmarks.laboratory.runs import PipelinePainter, Record, model_fingerprint, run
 from attnmod.benchmarks.laboratory.sheet import draw_sheet
 from attnmod.benchmarks.laboratory.tasks import draw_tasks
+from attnmod.benchmarks.miniature.scorer import read_picture
 from attnmod.benchmarks.miniature.world import COLOURS, Scene, combination_split, render
 from attnmod.sampler.config import ModulationConfig
+from attnmod.sampler.patch import modulate
 
 STOCK, MODULATED = Arm("stock"), Arm("modulated", ModulationConfig())
 ABOUT = {"command": "-", "model_note": "a painter"}
@@ -324,6 +326,27 @@ def test_diagnosis_counts_patches(pipe):
     assert found.prompts + found.unread == 2
     assert len(found.strongest) == 2
     assert all(0 <= share <= 1 for share in [*found.strongest, *found.nobody, *found.starved])
+
+
+def test_layers_are_asked_one_by_one(pipe, monkeypatch):
+    """Pictures drawn as the prompt says, so that everything is found; then the shares of all entities make a whole."""
+    tasks = [task for task in draw_tasks("test", 6) if task.things == 2]
+    drawn = iter([render(task.scene, np.random.default_rng(0)).pixels for task in tasks])
+    monkeypatch.setattr(diagnosis, "read_picture", lambda _pixels: read_picture(next(drawn)))
+    monkeypatch.setattr(diagnosis, "_share_in_box", lambda owned, _box: owned.mean((1, 2)))
+    arm = Arm("votes", ModulationConfig(), steps=2)
+    PipelinePainter(pipe)
+    votes, things, chance = diagnosis.layer_votes(pipe, arm, tasks, batch=2)
+    assert things == 2 * len(tasks)
+    assert chance == 0.5
+    with modulate(pipe, ModulationConfig()) as handle:
+        assert tuple(votes) == handle.cross_attention_layers
+    for shares in votes.values():
+        assert shares == pytest.approx([0.5, 0.5]), "two entities share all patches between them"
+
+
+def test_the_middle_of_a_box():
+    assert diagnosis._middle((10, 20, 20, 40)) == (12, 24, 18, 36)
 
 
 def test_the_sheet_shows_every_task(pipe):

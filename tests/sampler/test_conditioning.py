@@ -108,6 +108,13 @@ def test_special_tokens(nested, treatment, background):
     assert rows.entity_bits[0, special].eq(seen_by_background_alone).all() == (treatment == "masked")
 
 
+def test_of_a_single_entity_nothing_is_masked(tokenizer):
+    prompt = align_tokens(Prompt.from_entities("a red robot", [["a red robot"]]), tokenizer)
+    rows = rows_for(prompt, eos="masked", padding="masked")
+    special = [n for n, token in enumerate(prompt.tokens) if token.kind in ("eos", "pad")]
+    assert rows.entity_bits[0, special].eq(-1).all()
+
+
 def test_more_entities_than_bits(tokenizer):
     text = " ".join(f"item{i}" for i in range(36))
     prompt = align_tokens(Prompt.from_entities(text, [[f"item{i}"] for i in range(36)]), tokenizer, length=154)

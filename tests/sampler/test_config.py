@@ -52,6 +52,7 @@ def test_numbers_become_constant_curves():
         ({"temperature_rows": "some"}, ValueError, "temperature_rows"),
         ({"balanced": 1}, TypeError, "balanced"),
         ({"ownership": "step"}, ValueError, "ownership"),
+        ({"deciding_sizes": "8x8"}, ValueError, "deciding_sizes"),
         ({"average_decay": 1.0}, ValueError, "average_decay"),
         ({"average_decay": "0.5"}, TypeError, "average_decay"),
         ({"owned_above": -1, "ownership": "average"}, ValueError, "owned_above"),

@@ -113,6 +113,14 @@ def test_levels_share_one_map(prompt):
     assert average.owners[0][1].reshape(4, 4)[:, [0, 3]].tolist() == [[0, 1]] * 4
 
 
+@pytest.mark.parametrize(("deciding", "expected"), [("finest", [[0] * 4, [0] * 16]), ("coarsest", [[1] * 4, [1] * 16])])
+def test_one_size_may_decide_alone(prompt, deciding, expected):
+    average = running(prompt, levels=(0, 1), deciding_sizes=deciding)
+    levels = {0: level_that_votes(prompt, torch.full((16,), 1.0)), 1: level_that_votes(prompt, torch.full((4,), -3.0))}
+    average.observe(levels)
+    assert [average.owners[level][1].tolist() for level in (1, 0)] == expected
+
+
 def test_a_level_that_did_not_run_or_was_merged_is_left_out(prompt):
     average = running(prompt, levels=(0, 1))
     lean = torch.full((4,), -2.0)
