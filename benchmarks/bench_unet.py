@@ -106,7 +106,7 @@ class _MaterialisedMaps:
 
 @contextlib.contextmanager
 def materialised(denoiser: Denoiser) -> Iterator[None]:
-    config = ModulationConfig(balanced=False)
+    config = ModulationConfig.preset("described")
     rows = condition_rows([None, prompt(denoiser)], 77, config, denoiser.sample.device)
     layers: list[Any] = [layer for kind in find_layers(denoiser.unet).values() for layer in kind.values()]
     before = [layer.processor for layer in layers]

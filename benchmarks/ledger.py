@@ -7,6 +7,7 @@ run (the first one projects the text), the matrix products among them with their
 read and write in 16 bits, and the attention calls. Views and other calls that launch nothing are left out.
 """
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attnmod import Curve, ModulationConfig, Prompt, align_tokens, modulate
+from attnmod import ModulationConfig, Prompt, align_tokens, modulate
 from attnmod.benchmarks.bench_unet import ENTITIES, TEXT, Denoiser
 from attnmod.sampler.pickup import MatchedRows
 
@@ -125,14 +126,14 @@ def modulated_step(denoiser: Denoiser, config: ModulationConfig) -> Ledger:
 
 
 def ledgers() -> dict[str, Ledger]:
-    denoiser = Denoiser("sdxl", "meta", torch.float16)
+    denoiser, described = Denoiser("sdxl", "meta", torch.float16), ModulationConfig.preset("described")
     return {
         "stock": second_step(denoiser),
         "neutral": modulated_step(denoiser, ModulationConfig.preset("neutral")),
         "temperature": modulated_step(denoiser, ModulationConfig.preset("temperature")),
-        "mask, not balanced": modulated_step(denoiser, ModulationConfig(temperature=Curve.constant(1), balanced=False)),
+        "mask, not balanced": modulated_step(denoiser, dataclasses.replace(described, temperature=1, balanced=False)),
         "everything on": modulated_step(denoiser, ModulationConfig()),
-        "everything on, one owner map": modulated_step(denoiser, ModulationConfig(ownership="average")),
+        "everything on, as described": modulated_step(denoiser, described),
     }
 
 

@@ -41,8 +41,9 @@ class ModulationConfig:
     """The settings of one attached pipeline; frozen, checked, JSON both ways.
 
     The three mechanisms come from "Towards Better Text-to-Image Generation Alignment via Attention Modulation"
-    (Wu et al., arXiv 2404.13899). Its constants are not published where we could read them. The defaults here are
-    provisional: chosen by reasoning and by what like systems do, not yet by a measurement of ours.
+    (Wu et al., arXiv 2404.13899). Its constants are not published where we could read them. The defaults here won among
+    those compared on the miniature's validation prompts (benchmarks/results/alignment-candidates.md and
+    alignment-finalists.md); on SDXL itself nothing has been measured.
 
     A curve field takes a `Curve`, a number (constant) or a dict as `Curve.to_dict` gives it.
 
@@ -50,7 +51,8 @@ class ModulationConfig:
         temperature: tau of self-attention, softmax(q k^T scale / tau). Below 1 sharpens. Above 0.
         temperature_rows: whether tau holds for "conditional" rows only, or for "all" rows of such a call.
         hidden_weight: what is left of a token's attention in patches owned by another entity: 0 is a hard mask,
-            1 none. In [0, 1].
+            1 none. In [0, 1]. A mask that grows, because votes are unsure at first, is whole from the first step on
+            where regions are given by hand.
         global_weight: weight of the words that belong to no entity (layout, action, scene, style).
         detail_weight: weight of the words of entities.
         vote: how an entity's tokens vote for it: the "sum" or the "mean" of their probabilities, or the tokens of
@@ -84,24 +86,24 @@ class ModulationConfig:
         TypeError: a field of the wrong type.
     """
 
-    temperature: _CurveField = _CurveField(Curve("linear", 0.8, 1.0, begin=0.2, stop=0.5))
+    temperature: _CurveField = _CurveField(Curve("linear", 0.9, 1.0, begin=0.2, stop=0.5))
     temperature_rows: str = "conditional"
-    hidden_weight: _CurveField = _CurveField(Curve("constant", 0.0))
-    global_weight: _CurveField = _CurveField(Curve("linear", 1.0, 0.7))
+    hidden_weight: _CurveField = _CurveField(Curve("linear", 1.0, 0.0, begin=0.33, stop=0.33))
+    global_weight: _CurveField = _CurveField(Curve("linear", 1.0, 0.8))
     detail_weight: _CurveField = _CurveField(Curve("linear", 1.0, 1.3))
     vote: str = "sum"
-    balanced: bool = True
-    ownership: str = "layer"
-    deciding_sizes: str = "all"
+    balanced: bool = False
+    ownership: str = "average"
+    deciding_sizes: str = "finest"
     average_decay: float = 0.5
-    owned_above: float = 0.0
+    owned_above: float = 1.5
     equalize_entities: float = 0.0
     share_heads: bool = True
     unowned_background: bool = False
     renormalize: bool = True
     bos: str = "plain"
-    eos: str = "plain"
-    padding: str = "plain"
+    eos: str = "masked"
+    padding: str = "masked"
     self_attention_layers: tuple[str, ...] = ("*",)
     cross_attention_layers: tuple[str, ...] = ("*",)
     backend: str = "auto"
@@ -137,10 +139,6 @@ class ModulationConfig:
             raise ValueError(f"equalize_entities is {self.equalize_entities!r}; it must lie in 0 to 1")
         if not 0 <= self.owned_above < math.inf:
             raise ValueError(f"owned_above is {self.owned_above!r}; it must be 0 or more, and finite")
-        if self.owned_above and self.ownership != "average":
-            raise ValueError(
-                f"owned_above is {self.owned_above!r} and ownership is {self.ownership!r}; it needs 'average'"
-            )
         for name in ("self_attention_layers", "cross_attention_layers"):
             patterns = getattr(self, name)
             if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
@@ -181,7 +179,10 @@ class ModulationConfig:
 
     @classmethod
     def preset(cls, name: str) -> "ModulationConfig":
-        """A named configuration: "default", "neutral", or one mechanism alone: "temperature", "mask", "reweighting".
+        """A named configuration.
+
+        "default"; "neutral"; "described": masks as the paper describes them, by each layer from the first step on; or
+        one mechanism alone: "temperature", "mask" (as described), "reweighting".
 
         >>> ModulationConfig.preset("neutral").is_neutral
         True
@@ -230,12 +231,24 @@ class ModulationConfig:
 
 
 _OFF = {"temperature": 1.0, "hidden_weight": 1.0, "global_weight": 1.0, "detail_weight": 1.0}
+# Every patch belongs to somebody from the first step on, by the vote of each layer for itself: the method as it is
+# described, with a balanced vote. The default's mask begins later, and is surer of itself.
+_DESCRIBED_MASK: dict[str, Any] = {
+    "hidden_weight": 0.0,
+    "balanced": True,
+    "ownership": "layer",
+    "deciding_sizes": "all",
+    "owned_above": 0.0,
+    "eos": "plain",
+    "padding": "plain",
+}
 
 # name -> what differs from the defaults
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "neutral": _OFF,
+    "described": _DESCRIBED_MASK,
     "temperature": {name: value for name, value in _OFF.items() if name != "temperature"},
-    "mask": {name: value for name, value in _OFF.items() if name != "hidden_weight"},
+    "mask": {**_OFF, **_DESCRIBED_MASK},
     "reweighting": {name: value for name, value in _OFF.items() if name not in ("global_weight", "detail_weight")},
 }

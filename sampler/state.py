@@ -160,6 +160,9 @@ class ModulationState:
         below = position.floor().long()
         values = torch.lerp(self._table[below], self._table[(below + 1).clamp_max(last)], (position - below)[:, None])
         temperature, hidden_weight, global_weight, detail_weight = values.unbind(dim=1)  # [R] each
+        at_first, at_last = self.config.hidden_weight.ends
+        if current.has_regions and at_last < at_first:  # what is given by hand is sure from the start
+            hidden_weight = torch.full_like(hidden_weight, at_last)
 
         rows.temperature.copy_(torch.where(rows.is_conditional, temperature, 1.0))
         rows.hidden_weight.copy_(torch.where(rows.has_entities, hidden_weight, 1.0))
@@ -205,6 +208,7 @@ class Conditioning:
 
     Attributes:
         owners: attention level -> a given map of owners, int8 [R, M] of slots.
+        has_regions: whether they were given by hand.
     """
 
     def __init__(self, rows: RowConditioning, levels: tuple[int, ...], config: ModulationConfig):
@@ -230,8 +234,8 @@ class Conditioning:
             raise ValueError(
                 "of the prompts in one batch some have masks and some have none; give masks to all or none"
             )
-        self._has_regions = any(with_entities)
-        self.running = None if self._has_regions else self._average
+        self.has_regions = any(with_entities)
+        self.running = None if self.has_regions else self._average
 
     def fit(self, latent_size: tuple[int, int]) -> None:
         """Height and width of the latents of this call; what is kept per patch is made anew for another size."""
@@ -241,7 +245,7 @@ class Conditioning:
         if self.running is not None:
             self.running.fit(latent_size)
             self.owners = self.running.owners
-        if self._has_regions:
+        if self.has_regions:
             self.owners = {level: self._regions(halved(latent_size, level)) for level in self.levels}
 
     def _regions(self, size: tuple[int, int]) -> torch.Tensor:

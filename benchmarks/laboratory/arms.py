@@ -116,7 +116,7 @@ def from_file(base: ModulationConfig, path: Path) -> Experiment:
             arms.append(Arm(name, ModulationConfig.from_dict({**base.to_dict(), **values})))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {name}: {error}") from None
-    return Experiment("arms", f"the arms of {path.name}", tuple(arms), split="validation", prompts=100)
+    return Experiment(path.stem, f"the arms of {path.name}", tuple(arms), split="validation", prompts=100)
 
 
 def steps(_base: ModulationConfig) -> Experiment:

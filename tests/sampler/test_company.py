@@ -1,5 +1,6 @@
 """Other tools on the same pipeline: what works together, and what is refused with a message."""
 
+import dataclasses
 import warnings
 
 import pytest
@@ -9,7 +10,7 @@ from attnmod import ModulationConfig, modulate
 from attnmod.sampler.untrained import sdxl_shaped_pipeline
 
 PROMPT = "a red cube and a blue sphere"
-CONFIG = ModulationConfig(temperature=0.5)
+CONFIG = dataclasses.replace(ModulationConfig.preset("described"), temperature=0.5)
 
 
 @pytest.fixture

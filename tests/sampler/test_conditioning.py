@@ -11,7 +11,9 @@ from attnmod.parser.align import load_tokenizer
 from attnmod.sampler.conditioning import MOST_EQUALIZED, condition_rows
 from attnmod.sampler.untrained import CLIP_BPE
 
-PLAIN = dict(temperature=0.5, hidden_weight=0, global_weight=1, detail_weight=1, balanced=False)
+PLAIN = dict(
+    temperature=0.5, hidden_weight=0, global_weight=1, detail_weight=1, ownership="layer", eos="plain", padding="plain"
+)
 TEXT = "a red robot with a blue hat and a cat"
 
 

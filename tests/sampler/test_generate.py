@@ -60,7 +60,7 @@ def test_image_map_and_record(here, model, capsys):
     attnmod("generate", PROMPT, "--model", model, "--out", "x.png", *QUICK)
     image, overlay = Image.open("x.png"), Image.open("x.map.png")
     assert image.size == (64, 96)
-    assert overlay.width == 64
+    assert overlay.width == 256, "enlarged for its legend"
     assert overlay.height > 96
     record = json.loads((here / "x.json").read_text())
     assert record["settings"]["prompt"] == PROMPT
@@ -161,7 +161,7 @@ def test_files_that_exist_are_kept(here, model, capsys):
     assert "--force" in message
     assert (here / "x.map.png").read_text() == "mine"
     attnmod("generate", PROMPT, "--model", model, "--out", "x.png", "--force", *QUICK)
-    assert Image.open("x.map.png").width == 64
+    assert Image.open("x.map.png").width == 256
 
 
 def test_a_failing_run_leaves_no_file(here, model, monkeypatch, capsys):

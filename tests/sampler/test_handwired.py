@@ -75,7 +75,7 @@ def test_a_map_is_of_the_last_run_alone(handwired):
         assert handle.heat_map("cube").tolist() == [[0.0] * 4 + [1.0] * 4] * 8
 
 
-@pytest.mark.parametrize("preset", ["default", "mask"])
+@pytest.mark.parametrize("preset", ["described", "mask"])
 def test_the_pixels_too(handwired, preset):
     with modulate(handwired, preset):
         image = handwired(
@@ -160,7 +160,7 @@ def test_a_nested_entity_is_seen_by_its_parent_too(handwired):
 
 @pytest.mark.parametrize("hidden", [0.25, 1.0])
 def test_a_soft_mask_lets_the_rest_through(handwired, hidden):
-    config = ModulationConfig(temperature=1, hidden_weight=hidden, global_weight=1.0, detail_weight=1.0, balanced=False)
+    config = dataclasses.replace(MASK, hidden_weight=hidden, balanced=False)
     with modulate(handwired, config):
         picture = run(handwired, PROMPT)[0]
     own, other = (STRENGTH * torch.tensor(COLOURS[name]) for name in ("red", "blue"))
@@ -172,13 +172,7 @@ def test_a_soft_mask_lets_the_rest_through(handwired, hidden):
 @torch.no_grad()
 def test_curves_follow_the_timestep_of_the_call(handwired):
     """A mask that ends in the middle of the noise schedule: early runs show the owner, late ones the mixture."""
-    config = ModulationConfig(
-        temperature=1,
-        hidden_weight=Curve("linear", 0.0, 1.0, begin=0.5, stop=0.5),
-        global_weight=1,
-        detail_weight=1,
-        balanced=False,
-    )
+    config = dataclasses.replace(MASK, hidden_weight=Curve("linear", 0.0, 1.0, begin=0.5, stop=0.5), balanced=False)
     pure, mixed = STRENGTH * torch.tensor(COLOURS["red"]), stock_mixture("red", ["red", "blue"])
     with modulate(handwired, config):
         for timestep, expected in ((900, pure), (501, pure), (499, mixed), (10, mixed)):
@@ -223,9 +217,7 @@ def test_a_detail_weight_shifts_from_the_scene_to_the_details(handwired):
 
 def test_an_unowned_background_sees_every_token(handwired):
     """With the global words voting, patches that no entity stands out in show the stock mixture."""
-    config = ModulationConfig(
-        temperature=1, hidden_weight=0, global_weight=1, detail_weight=1, balanced=False, unowned_background=True
-    )
+    config = dataclasses.replace(MASK, balanced=False, unowned_background=True)
     text = "a red cube and a blue sphere on green"
     prompt = Prompt.from_entities(text, [["a red cube"], ["a blue sphere"]])  # green belongs to nobody
     wishes = [["red"] * 4 + ["green"] * 4] * 8

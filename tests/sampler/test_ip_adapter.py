@@ -1,5 +1,6 @@
 """IP-Adapter: the pictures count as they do in diffusers, the text is modulated; loaded and unloaded at any time."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -17,7 +18,7 @@ from attnmod.sampler.processor import CrossAttentionProcessor, ModulatedProcesso
 from attnmod.sampler.untrained import sdxl_shaped_pipeline
 
 PROMPT = "a red cube and a blue sphere"
-CONFIG = ModulationConfig(temperature=0.5)
+CONFIG = dataclasses.replace(ModulationConfig.preset("described"), temperature=0.5)
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))
 TOKENS, VISION = 4, 32
 

@@ -133,7 +133,7 @@ def test_maps_of_a_run(handwired):
     from tests.handwired import wish_latents
 
     latents = wish_latents([["red"] * 4 + ["blue"] * 4] * 8)
-    with modulate(handwired, maps=True) as handle:
+    with modulate(handwired, "described", maps=True) as handle:
         handwired("a red cube and a blue sphere", latents=latents, num_inference_steps=3, output_type="latent")
         for layer in (None, handle.cross_attention_layers[0], "mid_block.*"):
             for step in (None, 0, -1):

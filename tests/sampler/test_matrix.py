@@ -1,6 +1,7 @@
 """Every pipeline with every tool: each pair runs on a small model, attached after the tool and removed again."""
 
 import copy
+import dataclasses
 import warnings
 
 import pytest
@@ -21,7 +22,7 @@ from tests.sampler.test_pipelines import (
 )
 
 PROMPT = "a red cube and a blue sphere"
-CONFIG = ModulationConfig(temperature=0.5)
+CONFIG = dataclasses.replace(ModulationConfig.preset("described"), temperature=0.5)
 PIPELINES = {
     text_to_image: "SDXL text-to-image",
     image_to_image: "SDXL img2img",

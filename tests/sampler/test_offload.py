@@ -4,6 +4,7 @@ What this shows: weights that are elsewhere when the UNet is called, and brought
 module or as a whole. What it cannot show is the way to a real accelerator and back.
 """
 
+import dataclasses
 import warnings
 
 import pytest
@@ -16,7 +17,7 @@ from attnmod.sampler.untrained import sdxl_shaped_pipeline
 accelerate = pytest.importorskip("accelerate")
 
 PROMPT = "a red cube and a blue sphere"
-CONFIG = ModulationConfig(temperature=0.5)
+CONFIG = dataclasses.replace(ModulationConfig.preset("described"), temperature=0.5)
 
 
 @pytest.fixture

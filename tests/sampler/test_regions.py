@@ -1,10 +1,12 @@
 """Entities and regions given by hand, on the pipeline whose picture is its owner map."""
 
+import dataclasses
+
 import pytest
 import torch
 from PIL import Image
 
-from attnmod import ModulationConfig, Prompt, modulate
+from attnmod import Curve, ModulationConfig, Prompt, modulate
 from attnmod.sampler.regions import owners_at, read_masks
 from tests.handwired import colour_latents, stock_mixture
 from tests.sampler.test_handwired import HALVES, MASK, PROMPT, close, run
@@ -15,7 +17,7 @@ TOP = LEFT.T
 
 def test_regions_replace_the_vote(handwired):
     """The patches want red on the left and blue on the right; the masks say red above and blue below."""
-    with modulate(handwired, maps=True) as handle:
+    with modulate(handwired, MASK, maps=True) as handle:
         handle.set_prompt(PROMPT, masks=[TOP, 1 - TOP])
         picture = run(handwired, PROMPT, steps=2, guidance=2.0)[0]
         assert handle.entity_map()[0].tolist() == [[0] * 8] * 4 + [[1] * 8] * 4
@@ -88,6 +90,20 @@ def test_bad_masks_are_named(masks, named):
     prompt = Prompt.from_entities(PROMPT, [["a red cube"], ["a blue sphere"]])
     with pytest.raises(ValueError, match=named):
         read_masks(masks, prompt)
+
+
+def test_a_mask_that_grows_is_whole_where_regions_are_given(handwired):
+    """Votes are unsure in the first steps, regions given by hand are not."""
+    late = dataclasses.replace(MASK, hidden_weight=Curve("linear", 1.0, 0.0, begin=0.9, stop=0.9))
+    with modulate(handwired, late) as handle:
+        voted = run(handwired, PROMPT)[0]
+        assert close(voted[:, 3, 3], stock_mixture("red", ["red", "blue"]))
+        handle.set_prompt(PROMPT, masks=[LEFT, 1 - LEFT])
+        assert close(run(handwired, PROMPT)[0], colour_latents(HALVES))
+    fading = dataclasses.replace(MASK, hidden_weight=Curve("linear", 0.0, 1.0, begin=0.0, stop=0.0))
+    with modulate(handwired, fading) as handle:
+        handle.set_prompt(PROMPT, masks=[LEFT, 1 - LEFT])
+        assert close(run(handwired, PROMPT)[0][:, 3, 3], stock_mixture("red", ["red", "blue"]))
 
 
 def test_what_does_not_go_together(handwired):
