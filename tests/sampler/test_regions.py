@@ -94,7 +94,7 @@ def test_bad_masks_are_named(masks, named):
 
 def test_a_mask_that_grows_is_whole_where_regions_are_given(handwired):
     """Votes are unsure in the first steps, regions given by hand are not."""
-    late = dataclasses.replace(MASK, hidden_weight=Curve("linear", 1.0, 0.0, begin=0.9, stop=0.9))
+    late = dataclasses.replace(MASK, hidden_weight=Curve("linear", 1.0, 0.0, begin=1.0, stop=1.0))
     with modulate(handwired, late) as handle:
         voted = run(handwired, PROMPT)[0]
         assert close(voted[:, 3, 3], stock_mixture("red", ["red", "blue"]))
