@@ -13,7 +13,7 @@ from attnmod.benchmarks.miniature.judge import Verdict, judge
 from attnmod.benchmarks.miniature.scorer import read_picture
 
 _SIDE = 256  # pixels of a picture on the sheet
-_GAP, _TEXT = 8, 48
+_GAP, _TEXT = 8, 58
 
 
 def draw_sheet(pipe: Any, arm: Arm, tasks: Sequence[Task], columns: int = 2) -> Image.Image:

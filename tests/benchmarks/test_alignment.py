@@ -251,7 +251,7 @@ def test_the_search_never_sees_the_test_split():
     found = [single, search.combinations(base, ["every patch owned", "vote mean"]), search.confirmation(base, [])]
     assert {experiment.split for experiment in [*found, experiments.steps(base)]} == {"validation"}
     assert len({arm.fingerprint for arm in single.arms}) == len(single.arms)
-    assert found[1].arms[-1].config == dataclasses.replace(base, ownership="average", vote="mean")
+    assert found[1].arms[-1].config == dataclasses.replace(base, owned_above=0.0, vote="mean")
     with pytest.raises(ValueError, match="unknown"):
         search.single_factors(base, ("colour",))
 
@@ -268,7 +268,7 @@ def test_the_search_takes_the_winners(tmp_path, capsys):
     confirmed = json.loads((tmp_path / "alignment-confirmation.json").read_text())
     names = [arm["name"] for arm in confirmed["arms"]]
     assert names[:2] == ["stock", "base"]
-    assert set(names[2:]) >= {"vote mean + not balanced"} or set(names[2:]) >= {"not balanced + vote mean"}
+    assert set(names[2:]) >= {"vote mean + balanced"} or set(names[2:]) >= {"balanced + vote mean"}
     assert confirmed["tasks_seed"] == 1
     assert confirmed["split"] == "validation"
     assert "100.0" in capsys.readouterr().out

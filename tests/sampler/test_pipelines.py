@@ -1,5 +1,6 @@
 """Which pipelines it works with. Each runs on a small model; what matters is that rows find their prompts."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -22,6 +23,7 @@ from PIL import Image
 from attnmod import ModulationConfig, modulate
 from attnmod.sampler.untrained import sdxl_shaped_pipeline
 
+DESCRIBED = dataclasses.replace(ModulationConfig.preset("described"), temperature=0.5)
 PROMPT = "a red cube and a blue sphere"
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
 HALF = Image.fromarray(np.repeat(np.array([[0] * 32 + [255] * 32], dtype=np.uint8), 64, axis=0))
@@ -129,7 +131,7 @@ def test_pipeline(base, make, guidance):
     stock = run()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*(text embeddings|attention mask|another tool).*")
-        with modulate(pipe, ModulationConfig(temperature=0.5), maps=True) as handle:
+        with modulate(pipe, DESCRIBED, maps=True) as handle:
             modulated = run()
             owners = handle.entity_map()
             prompts = handle._state.rows.prompts
@@ -174,5 +176,5 @@ def test_a_base_and_a_refiner_that_split_a_run(base):
     whole = first_half + seen
     assert len(first_half) == len(seen) == 5
     assert whole == sorted(whole)
-    assert whole[0] == pytest.approx(0.8)
+    assert whole[0] == pytest.approx(0.9)
     assert whole[-1] == pytest.approx(1.0)

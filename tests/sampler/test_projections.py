@@ -1,5 +1,7 @@
 """Keys and values of the text: projected once per run, never stale, under the right LoRA scale."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -144,7 +146,7 @@ def test_lora_scale_changed_in_mid_run(lora):
         return lora.unet(sample, t, embeddings, cross_attention_kwargs={"scale": scale}, **call).sample
 
     def after(*first):
-        with modulate(lora, ModulationConfig(temperature=1, balanced=False)) as handle:
+        with modulate(lora, dataclasses.replace(ModulationConfig.preset("mask"), balanced=False)) as handle:
             handle.set_prompt(PROMPT, embeddings)
             for t, scale in first:
                 step(t, scale)
