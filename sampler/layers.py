@@ -52,9 +52,11 @@ def attention_level(unet: torch.nn.Module, name: str) -> int:
     return {"down_blocks": int, "up_blocks": lambda i: deepest - int(i)}.get(block, lambda _: deepest)(index)
 
 
-def attention_levels(unet: torch.nn.Module) -> tuple[int, ...]:
-    """The levels at which there is cross-attention, ascending."""
-    return tuple(sorted({attention_level(unet, name) for name in find_layers(unet)["cross"]}))
+def attention_levels(unet: torch.nn.Module, patterns: tuple[str, ...] = ("*",)) -> tuple[int, ...]:
+    """The levels of the cross-attention layers that match one of the shell patterns, ascending; of all if none does."""
+    names = list(find_layers(unet)["cross"])
+    chosen = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+    return tuple(sorted({attention_level(unet, name) for name in chosen or names}))
 
 
 def choose_layers(unet: torch.nn.Module, kind: str, patterns: tuple[str, ...]) -> dict[str, Attention]:

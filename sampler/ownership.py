@@ -6,6 +6,7 @@ balance the next call's votes and, with `ownership="average"`, one owner map tha
 no vote at all.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +61,7 @@ class RunningAffinity:
         self.averages: dict[int, torch.Tensor] = {}
         self.owners: dict[int, torch.Tensor] = {}
         self._latent_size = (0, 0)
+        self._told = False  # that nobody decides
 
     def fit(self, latent_size: tuple[int, int]) -> None:
         """Height and width of the latents of this call; another size starts anew."""
@@ -84,10 +86,15 @@ class RunningAffinity:
     def observe(self, attention: dict[int, AttentionLevel]) -> None:
         """Take in what the layers of a finished call left, and decide what holds for the next."""
         rows, config = self.rows, self.config
+        merged, seen = False, False
         for level, average in self.averages.items():
             query, key = attention[level].query, attention[level].key
-            if query is None or query.shape[2] != average.shape[1]:  # not run, or another tool has merged patches
+            if query is None:  # not run in this call
                 continue
+            if query.shape[2] != average.shape[1]:
+                merged = True
+                continue
+            seen = True
             _, affinity = torch.ops.attnmod.cross_attention(
                 query,
                 key,
@@ -100,6 +107,13 @@ class RunningAffinity:
                 backend=config.backend,
             )
             average.lerp_(affinity, 1 - config.average_decay)
+        if merged and not seen and not self._told:
+            self._told = True
+            warnings.warn(
+                "another tool has merged the patches of all layers that decide who owns them, so nobody does; take"
+                ' ownership="layer", or other deciding_sizes',
+                stacklevel=2,
+            )
         # The levels' means add up; one that has seen nothing yet adds nothing. Only their relation matters.
         means = [average.mean(dim=1) for average in self.averages.values()]
         rows.mean_affinity.copy_(sum(means[1:], start=means[0]))

@@ -114,7 +114,8 @@ class ModulationHandle(MapQueries):
         """
         scheduler_config = getattr(getattr(self.pipe, "scheduler", None), "config", {})
         steps = scheduler_config.get("num_train_timesteps", 1000)
-        state = ModulationState(config, steps, attention_levels(self._unet), self._collect_maps)
+        levels = attention_levels(self._unet, config.cross_attention_layers)
+        state = ModulationState(config, steps, levels, self._collect_maps)
         installed = InstalledProcessors(self._unet)
         names = {}
         for kind in ("self", "cross"):

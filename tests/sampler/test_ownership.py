@@ -1,6 +1,7 @@
 """Ownership from a running average, and the means that balance a vote."""
 
 import doctest
+import warnings
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import attnmod.sampler.ownership as ownership
 from attnmod import ModulationConfig, Prompt, align_tokens, modulate
 from attnmod.sampler.conditioning import condition_rows
 from attnmod.sampler.ownership import AttentionLevel, RunningAffinity
+from attnmod.sampler.untrained import sdxl_shaped_pipeline
 from tests.handwired import COLOURS, STRENGTH, stock_mixture, wish_latents
 
 PROMPT = "a red cube and a blue sphere"
@@ -123,13 +125,37 @@ def test_one_size_may_decide_alone(prompt, deciding, expected):
     assert [average.owners[level][1].tolist() for level in (1, 0)] == expected
 
 
+def test_merged_patches_are_told_of_where_nobody_else_decides(prompt):
+    average = running(prompt, levels=(0, 1), deciding_sizes="finest")
+    merged = level_that_votes(prompt, torch.zeros(5))
+    with pytest.warns(UserWarning, match="merged the patches"):
+        average.observe({0: merged, 1: level_that_votes(prompt, torch.ones(4))})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        average.observe({0: merged, 1: AttentionLevel()})  # told once
+        running(prompt, levels=(0, 1)).observe({0: merged, 1: level_that_votes(prompt, torch.ones(4))})
+
+
+def test_the_finest_is_the_finest_of_the_modulated():
+    """A pattern that leaves the finest layers out must not leave everything to nobody."""
+    pipe = sdxl_shaped_pipeline(
+        channels=(64, 64, 64), transformer_layers=(1, 1, 1), vae_channels=(32, 32), sample_size=8, norm_groups=32
+    )
+    pipe.set_progress_bar_config(disable=True)
+    config = ModulationConfig(**{**AVERAGE, "deciding_sizes": "finest"}, cross_attention_layers=("mid_block.*",))
+    with modulate(pipe, config, maps=True) as handle:
+        pipe(PROMPT, num_inference_steps=2, output_type="latent")
+        assert handle.entity_map(step=-1).ge(0).all()
+
+
 def test_a_level_that_did_not_run_or_was_merged_is_left_out(prompt):
     average = running(prompt, levels=(0, 1))
     lean = torch.full((4,), -2.0)
     average.observe({0: AttentionLevel(), 1: level_that_votes(prompt, lean)})
     assert average.owners[0][1].eq(1).all()
     before = average.averages[1].clone()
-    average.observe({0: AttentionLevel(), 1: level_that_votes(prompt, torch.zeros(3))})
+    with pytest.warns(UserWarning, match="merged the patches"):
+        average.observe({0: AttentionLevel(), 1: level_that_votes(prompt, torch.zeros(3))})
     assert torch.equal(average.averages[1], before)
 
 
