@@ -104,9 +104,14 @@ def layer_votes(
     Returns:
         layer -> [steps] mean share of the middle of a found thing's box that its entity won there; the number of found
         things; and the share that chance would win. Of prompts with one entity, which wins everything, none counts.
+
+    Raises:
+        ValueError: the arm is stock.
     """
     from attnmod.sampler.patch import modulate
 
+    if arm.config is None:
+        raise ValueError(f"the arm {arm.name!r} is stock: there, nobody votes")
     config = dataclasses.replace(
         arm.config, ownership="layer", owned_above=0.0, hidden_weight=_ALMOST_NO_MASK, **_WITHOUT_THE_OTHERS
     )

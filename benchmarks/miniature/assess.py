@@ -56,13 +56,13 @@ def summarise(verdicts: dict[str, list[Verdict]]) -> dict[str, dict]:
     """By group: the share of right pictures in every category, and mistakes per picture."""
     summary = {}
     for group, judged in verdicts.items():
-        right: dict[str, float | None] = {}
+        shares: dict[str, float | None] = {}
         for category in ALL_CATEGORIES:
-            asked = [v.categories[category] for v in judged if v.categories[category] is not None]
-            right[category] = sum(asked) / len(asked) if asked else None
-        right["whole prompt"] = sum(v.whole for v in judged) / len(judged)
+            asked = [right for v in judged if (right := v.categories[category]) is not None]
+            shares[category] = sum(asked) / len(asked) if asked else None
+        shares["whole prompt"] = sum(v.whole for v in judged) / len(judged)
         mistakes = Counter({name: sum(getattr(v, name) for v in judged) for name in MISTAKES})
-        summary[group] = {"pictures": len(judged), "right": right, "mistakes": dict(mistakes)}
+        summary[group] = {"pictures": len(judged), "right": shares, "mistakes": dict(mistakes)}
     return summary
 
 

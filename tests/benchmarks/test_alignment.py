@@ -343,6 +343,8 @@ def test_layers_are_asked_one_by_one(pipe, monkeypatch):
         assert tuple(votes) == handle.cross_attention_layers
     for shares in votes.values():
         assert shares == pytest.approx([0.5, 0.5]), "two entities share all patches between them"
+    with pytest.raises(ValueError, match="stock"):
+        diagnosis.layer_votes(pipe, Arm("stock"), tasks)
 
 
 def test_the_middle_of_a_box():
