@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from attnmod.benchmarks.laboratory.tasks import fingerprint
-from attnmod.sampler.config import ModulationConfig
+from attnmod.sampler.config import PRESETS, ModulationConfig
 
 GUIDANCE = 5.0  # as `attnmod generate` has it
 STEPS = 20
-OFF: dict[str, Any] = {"temperature": 1.0, "hidden_weight": 1.0, "global_weight": 1.0, "detail_weight": 1.0}
+OFF: dict[str, Any] = PRESETS["neutral"]
 MECHANISMS = {
     "temperature": ("temperature",),
     "mask": ("hidden_weight",),

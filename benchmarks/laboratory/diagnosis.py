@@ -6,13 +6,13 @@ picture, which part of its box its own entity owned, and for each that was lost,
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from attnmod.benchmarks.laboratory.arms import Arm
+from attnmod.benchmarks.laboratory.arms import OFF, Arm
 from attnmod.benchmarks.laboratory.runs import call
 from attnmod.benchmarks.laboratory.tasks import Task
 from attnmod.benchmarks.miniature.judge import judge, match
@@ -20,7 +20,6 @@ from attnmod.benchmarks.miniature.scorer import read_picture
 from attnmod.benchmarks.miniature.world import SIZE
 
 _ALMOST_NO_MASK = 0.9999  # of 1 the votes would not be counted
-_WITHOUT_THE_OTHERS = {"temperature": 1.0, "global_weight": 1.0, "detail_weight": 1.0, "equalize_entities": 0.0}
 _STARVED = 0.02  # of the patches; a small object covers 0.03
 
 
@@ -51,36 +50,27 @@ def diagnose(pipe: Any, arm: Arm, tasks: Sequence[Task], batch: int = 8) -> Owne
     Args:
         arm: with a mask; without one nobody owns anything.
     """
-    from attnmod.sampler.patch import modulate
-
     sums: dict[str, list[np.ndarray]] = {name: [] for name in ("strongest", "nobody", "starved")}
     boxes, found, lost = [], [], []
     whole, unread = [], 0
-    for first in range(0, len(tasks), batch):
-        part = tasks[first : first + batch]
-        with modulate(pipe, arm.config, maps=True) as handle:
-            pictures = call(pipe, arm, part, [task.noise_seed(0) for task in part])
-            maps = np.stack([handle.entity_map(step=step).numpy() for step in range(arm.steps)])  # [steps, N, h, w]
-            prompts = handle.prompts
-        for place, task in enumerate(part):
-            ids = _entity_ids(task, prompts[place])
-            if ids is None:
-                unread += 1
-                continue
-            owner = maps[:, place]
-            shares = np.stack([(owner == one).mean((1, 2)) for one in ids])  # [things, steps]
-            sums["strongest"].append(shares.max(0))
-            sums["nobody"].append((owner == -1).mean((1, 2)))
-            sums["starved"].append((shares < _STARVED).mean(0))
-            seen = read_picture(pictures[place])
-            whole.append(judge(task.scene, seen).whole)
-            matched = match(task.scene.things, seen.objects)
-            for index, one in enumerate(matched):
-                if one is None:
-                    lost.append(shares[index])
-                else:
-                    found.append(shares[index])
-                    boxes.append(_share_in_box(owner == ids[index], seen.objects[one].box))
+    for task, ids, picture, maps in _runs(pipe, arm, tasks, batch):
+        if ids is None:
+            unread += 1
+            continue
+        owner = maps[None]
+        shares = np.stack([(owner == one).mean((1, 2)) for one in ids])  # [things, steps]
+        sums["strongest"].append(shares.max(0))
+        sums["nobody"].append((owner == -1).mean((1, 2)))
+        sums["starved"].append((shares < _STARVED).mean(0))
+        seen = read_picture(picture)
+        whole.append(judge(task.scene, seen).whole)
+        matched = match(task.scene.things, seen.objects)
+        for index, one in enumerate(matched):
+            if one is None:
+                lost.append(shares[index])
+            else:
+                found.append(shares[index])
+                boxes.append(_share_in_box(owner == ids[index], seen.objects[one].box))
     means = {name: np.mean(values, axis=0).tolist() if values else [] for name, values in sums.items()}
     return OwnershipReport(
         **means,
@@ -108,40 +98,48 @@ def layer_votes(
     Raises:
         ValueError: the arm is stock.
     """
-    from attnmod.sampler.patch import modulate
-
     if arm.config is None:
         raise ValueError(f"the arm {arm.name!r} is stock: there, nobody votes")
-    config = dataclasses.replace(
-        arm.config, ownership="layer", owned_above=0.0, hidden_weight=_ALMOST_NO_MASK, **_WITHOUT_THE_OTHERS
-    )
+    votes_alone = {**OFF, "hidden_weight": _ALMOST_NO_MASK, "equalize_entities": 0.0, "owned_above": 0.0}
+    config = dataclasses.replace(arm.config, ownership="layer", **votes_alone)
     won: dict[str, list[np.ndarray]] = {}
     chances: list[float] = []
     tasks = [task for task in tasks if task.things > 1]
+    for task, ids, picture, maps in _runs(pipe, dataclasses.replace(arm, config=config), tasks, batch, by_layer=True):
+        if ids is None:
+            continue
+        objects = read_picture(picture).objects
+        for one, entity in zip(match(task.scene.things, objects), ids, strict=True):
+            if one is None:
+                continue
+            chances.append(1 / task.things)
+            for layer, owner in maps.items():
+                won.setdefault(layer, []).append(_share_in_box(owner == entity, _middle(objects[one].box)))
+    means = {layer: np.mean(shares, axis=0).tolist() for layer, shares in won.items()}
+    return means, len(chances), float(np.mean(chances)) if chances else 0.0
+
+
+def _runs(
+    pipe: Any, arm: Arm, tasks: Sequence[Task], batch: int, by_layer: bool = False
+) -> Iterator[tuple[Task, list[int] | None, np.ndarray, dict[Any, np.ndarray]]]:
+    """Each task with the entities of its things (None: read otherwise), its picture, and who owned which patch.
+
+    The last is layer -> int8 [steps, h, w]; not by layer, None -> of all layers together.
+    """
+    from attnmod.sampler.patch import modulate
+
     for first in range(0, len(tasks), batch):
         part = tasks[first : first + batch]
-        with modulate(pipe, config, maps=True) as handle:
+        with modulate(pipe, arm.config, maps=True) as handle:
             pictures = call(pipe, arm, part, [task.noise_seed(0) for task in part])
-            steps = range(arm.steps)
             maps = {
-                layer: np.stack([handle.entity_map(layer=layer, step=step).numpy() for step in steps])
-                for layer in handle.cross_attention_layers
+                layer: np.stack([handle.entity_map(layer=layer, step=step).numpy() for step in range(arm.steps)])
+                for layer in (handle.cross_attention_layers if by_layer else (None,))
             }
             prompts = handle.prompts
         for place, task in enumerate(part):
-            ids = _entity_ids(task, prompts[place])
-            if ids is None:
-                continue
-            objects = read_picture(pictures[place]).objects
-            for one, entity in zip(match(task.scene.things, objects), ids, strict=True):
-                if one is None:
-                    continue
-                chances.append(1 / task.things)
-                for layer, owner in maps.items():
-                    share = _share_in_box(owner[:, place] == entity, _middle(objects[one].box))
-                    won.setdefault(layer, []).append(share)
-    means = {layer: np.mean(shares, axis=0).tolist() for layer, shares in won.items()}
-    return means, len(chances), float(np.mean(chances)) if chances else 0.0
+            own = {layer: owner[:, place] for layer, owner in maps.items()}
+            yield task, _entity_ids(task, prompts[place]), pictures[place], own
 
 
 def _middle(box: tuple[int, int, int, int]) -> tuple[float, float, float, float]:

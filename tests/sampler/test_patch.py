@@ -6,26 +6,13 @@ from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from attnmod import ModulationConfig, modulate
+from attnmod.benchmarks.shapes import SDXL_UNET
 from attnmod.kernels import reference
 from attnmod.sampler.layers import find_layers
 from attnmod.sampler.patch import current_handle
 from attnmod.sampler.untrained import sdxl_shaped_pipeline
 from tests.handwired import colour_latents, wish_latents
 from tests.sampler.test_handwired import HALVES, MASK, PROMPT, close, run
-
-SDXL_UNET = dict(
-    sample_size=128,
-    block_out_channels=(320, 640, 1280),
-    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    transformer_layers_per_block=[1, 2, 10],
-    attention_head_dim=[5, 10, 20],
-    cross_attention_dim=2048,
-    use_linear_projection=True,
-    addition_embed_type="text_time",
-    addition_time_embed_dim=256,
-    projection_class_embeddings_input_dim=2816,
-)
 
 
 class Bare:
