@@ -64,11 +64,15 @@ class ModulationConfig:
         deciding_sizes: whose affinities are averaged, where layers come in several sizes: those of the last layer of
             "all" sizes, of the "finest" or of the "coarsest" alone.
         average_decay: how much of that average, and of the means that balance, is kept at each call. In [0, 1).
+        average_smoothing: with ownership="average": standard deviation of the Gaussian that smooths the average before the
+            patches are given to their owners, as a part of the picture's shorter side: what an entity covers hangs
+            together, and single votes err. Attend-and-Excite (Chefer et al., arXiv 2301.13826) smooths its maps, too.
+            In 0 to 0.5; 0: not at all.
         owned_above: with ownership="average": a patch is owned only where the winner's affinity is more than so many
             times its mean over the patches; elsewhere it is nobody's and sees every token. 0: every patch is owned.
         equalize_entities: how far the weights of the entities' words make up for unequal attention, in 0 to 1: at 1 an
             entity that the patches attend to half as much as to the others weighs twice as much, at most e^2 times.
-            Against neglected entities, which Chefer et al. (Attend-and-Excite, arXiv 2301.13826) excite by gradients.
+            Against neglected entities, which Attend-and-Excite excites by gradients.
         share_heads: one owner per patch, from the mean over the heads, instead of one per head.
         unowned_background: let the global words vote too; a patch that they win belongs to nobody and sees every
             token.
@@ -96,6 +100,7 @@ class ModulationConfig:
     ownership: str = "average"
     deciding_sizes: str = "finest"
     average_decay: float = 0.5
+    average_smoothing: float = 0.0
     owned_above: float = 1.5
     equalize_entities: float = 0.0
     share_heads: bool = True
@@ -128,13 +133,15 @@ class ModulationConfig:
         for name in ("balanced", "share_heads", "unowned_background", "renormalize"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} is {getattr(self, name)!r}; it must be true or false")
-        for name in ("average_decay", "owned_above", "equalize_entities"):
+        for name in ("average_decay", "average_smoothing", "owned_above", "equalize_entities"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} is {value!r}; it must be a number")
             object.__setattr__(self, name, float(value))
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay is {self.average_decay!r}; it must lie in 0 to 1, below 1")
+        if not 0 <= self.average_smoothing <= 0.5:
+            raise ValueError(f"average_smoothing is {self.average_smoothing!r}; it must lie in 0 to 0.5")
         if not 0 <= self.equalize_entities <= 1:
             raise ValueError(f"equalize_entities is {self.equalize_entities!r}; it must lie in 0 to 1")
         if not 0 <= self.owned_above < math.inf:

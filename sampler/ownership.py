@@ -6,6 +6,7 @@ balance the next call's votes and, with `ownership="average"`, one owner map tha
 no vote at all.
 """
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -27,6 +28,16 @@ def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
     for _ in range(times):
         height, width = (height + 1) // 2, (width + 1) // 2
     return height, width
+
+
+def smoothed(images: torch.Tensor, deviation: float) -> torch.Tensor:
+    """Images [R, G, h, w] under a Gaussian of this standard deviation in patches; their edges go on beyond the edges."""
+    reach = min(math.ceil(3 * deviation), *(side - 1 for side in images.shape[2:]))
+    distance = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    weights = (-0.5 * (distance / deviation).square()).softmax(0)
+    single = images.flatten(0, 1)[:, None]  # [R*G, 1, h, w]
+    padded = F.pad(single, (reach,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, weights[None, None, None]), weights[None, None, :, None]).view_as(images)
 
 
 @dataclass
@@ -128,6 +139,8 @@ class RunningAffinity:
         for level, average in self.averages.items():
             image = average.transpose(1, 2).unflatten(2, sizes[level])  # [R, G, h, w]
             total = total + (image if sizes[level] == finest else F.interpolate(image, size=finest, mode="bilinear"))
+        if deviation := self.config.average_smoothing * min(finest):
+            total = smoothed(total, deviation)
         relative = total / self.rows.mean_affinity.clamp_min(SMALLEST_MEAN_AFFINITY)[:, :, None, None]  # about 1
         votes = relative if self.config.balanced else total
         for level, owner in self.owners.items():

@@ -9,7 +9,7 @@ import torch
 import attnmod.sampler.ownership as ownership
 from attnmod import ModulationConfig, Prompt, align_tokens, modulate
 from attnmod.sampler.conditioning import condition_rows
-from attnmod.sampler.ownership import AttentionLevel, RunningAffinity
+from attnmod.sampler.ownership import AttentionLevel, RunningAffinity, smoothed
 from attnmod.sampler.untrained import sdxl_shaped_pipeline
 from tests.handwired import COLOURS, STRENGTH, stock_mixture, wish_latents
 
@@ -84,6 +84,31 @@ def test_a_patch_is_nobodys_where_no_entity_stands_out(prompt, balanced):
         owned[least] = average.owners[0][1].tolist()
     assert -1 not in owned[0.0]
     assert owned[1.1] == [0] * 2 + [-1] * 12 + [1] * 2
+
+
+def test_a_single_vote_that_errs_is_smoothed_away(prompt):
+    """One patch in the middle of the cube's half leans to the sphere, and one the other way round."""
+    lean = torch.tensor([2.0] * 32 + [-2.0] * 32).reshape(8, 8)
+    lean[1, 3], lean[6, 4] = -1.0, 1.0
+    owned = {}
+    for smoothing in (0.0, 0.125):  # one patch
+        average = running(prompt, size=(8, 8), average_smoothing=smoothing)
+        average.observe({0: level_that_votes(prompt, lean.flatten())})
+        owned[smoothing] = average.owners[0][1].reshape(8, 8).long()
+    halves = torch.tensor([0] * 32 + [1] * 32).reshape(8, 8)
+    assert (owned[0.0] != halves).nonzero().tolist() == [[1, 3], [6, 4]]
+    assert torch.equal(owned[0.125], halves)
+
+
+def test_smoothing_is_a_gaussian_that_keeps_what_is_even():
+    assert torch.allclose(smoothed(torch.full((2, 3, 5, 8), 0.7), 1.5), torch.full((2, 3, 5, 8), 0.7))
+    point = torch.zeros(1, 1, 15, 15)
+    point[..., 7, 7] = 1
+    spread = smoothed(point, 1.5)[0, 0]
+    away = torch.arange(15) - 7.0
+    expected = torch.exp(-(away[:, None] ** 2 + away**2) / (2 * 1.5**2))
+    assert torch.allclose(spread[3:12, 3:12], (expected / expected.sum())[3:12, 3:12], atol=1e-4)
+    assert smoothed(torch.ones(1, 1, 1, 4), 3.0).shape == (1, 1, 1, 4)  # no room to reach
 
 
 def test_rows_restart_apart(prompt):
