@@ -118,11 +118,28 @@ class Laboratory:
         print(f"wrote {path}: the first {count} test prompts, first noise")
 
     def layers(self) -> None:
-        from attnmod.benchmarks.laboratory.diagnosis import layer_votes
+        """Each layer by itself, then the average that decides, as configured and with parts of it left out."""
+        from attnmod.benchmarks.laboratory.diagnosis import votes_won
 
-        arm = self._with_options(Arm("votes", self.base), "layers")
+        averaged = dataclasses.replace(self.base, ownership="average")
+        voters = {
+            "": dataclasses.replace(self.base, ownership="layer"),
+            "the average over the run": averaged,
+            "the average, not smoothed": dataclasses.replace(averaged, average_smoothing=0.0),
+            "the average, not balanced": dataclasses.replace(averaged, balanced=False),
+            "the average, neither": dataclasses.replace(averaged, average_smoothing=0.0, balanced=False),
+        }
         tasks = draw_tasks("validation", self.options.prompts or VOTING_PROMPTS)
-        votes, things, chance = layer_votes(self.pipe, arm, tasks, self.options.batch)
+        rows: dict[str, list[float]] = {}
+        things, chance, done = 0, 0.0, []
+        for name, config in voters.items():
+            if config in done:  # the base has it so
+                continue
+            done.append(config)
+            arm = self._with_options(Arm("votes", config), "layers")
+            votes, things, chance = votes_won(self.pipe, arm, tasks, self.options.batch)
+            rows |= {layer or name: shares for layer, shares in votes.items()}
+        steps = len(next(iter(rows.values())))
         lines = [
             "### layers: which know who is where, by their own votes, while no mask is at work",
             "",
@@ -130,14 +147,14 @@ class Laboratory:
             f" {len(tasks)} validation prompts; chance is {100 * chance:.0f}; {self._about(0)['model_note']}.",
             f"Made by `{self.options.command}`.",
             "",
-            "| layer | " + " | ".join(str(step + 1) for step in range(arm.steps)) + " |",
-            "| --- " * (arm.steps + 1) + "|",
+            "| layer | " + " | ".join(str(step + 1) for step in range(steps)) + " |",
+            "| --- " * (steps + 1) + "|",
         ]
-        for layer, shares in votes.items():
+        for layer, shares in rows.items():
             lines.append(f"| {layer} | " + " | ".join(f"{100 * share:.0f}" for share in shares) + " |")
         text = "\n".join(lines) + "\n"
         print(text)
-        (self.options.results / "alignment-layers.md").write_text(text, encoding="utf-8")
+        self._save("alignment-layers.md", text)
 
     def diagnosis(self) -> None:
         from attnmod.benchmarks.laboratory.diagnosis import diagnose
@@ -152,7 +169,7 @@ class Laboratory:
         for step in range(arm.steps):
             print(f"{step + 1:4}  " + "  ".join(f"{report[name][step]:{len(name)}.2f}" for name in names))
         summary = {**self._about(0), **arm.settings(), **report}
-        (self.options.results / "alignment-diagnosis.json").write_text(json.dumps(summary, indent=1) + "\n")
+        self._save("alignment-diagnosis.json", json.dumps(summary, indent=1) + "\n")
 
     def _about(self, seed: int) -> dict[str, Any]:
         import torch
@@ -174,11 +191,15 @@ class Laboratory:
         groups = list(GROUPS) if name == "headline" else ["2 to 4", "1"]
         text = as_markdown(summary, groups)
         print(text)
-        for suffix, content in ((".json", json.dumps(summary, indent=1) + "\n"), (".md", text)):
-            path = self.options.results / f"alignment-{name}{suffix}"
-            partial = path.with_suffix(".partial")
-            partial.write_text(content, encoding="utf-8")
-            os.replace(partial, path)
+        self._save(f"alignment-{name}.json", json.dumps(summary, indent=1) + "\n")
+        self._save(f"alignment-{name}.md", text)
+
+    def _save(self, name: str, content: str) -> None:
+        """Whole or not at all: a full disk spoils no earlier result."""
+        path = self.options.results / name
+        partial = path.with_suffix(".partial")
+        partial.write_text(content, encoding="utf-8")
+        os.replace(partial, path)
 
 
 def read_config(name: str | None) -> ModulationConfig:

@@ -15,7 +15,7 @@ OFF: dict[str, Any] = PRESETS["neutral"]
 MECHANISMS = {
     "temperature": ("temperature",),
     "mask": ("hidden_weight",),
-    "reweighting": ("global_weight", "detail_weight"),
+    "reweighting": ("global_weight", "detail_weight", "equalize_entities"),
 }
 
 

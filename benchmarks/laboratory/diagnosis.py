@@ -83,29 +83,31 @@ def diagnose(pipe: Any, arm: Arm, tasks: Sequence[Task], batch: int = 8) -> Owne
     )
 
 
-def layer_votes(
+def votes_won(
     pipe: Any, arm: Arm, tasks: Sequence[Task], batch: int = 8
-) -> tuple[dict[str, list[float]], int, float]:
-    """Which layers know who is where, and from which step on, in pictures that the masks leave as they are.
+) -> tuple[dict[str | None, list[float]], int, float]:
+    """Who knows who is where, and from which step on, in pictures that the masks leave as they are.
 
     Args:
-        arm: its steps, its guidance and how its config votes count; ownership is by layer.
+        arm: its steps, its guidance and how its config votes count. With ownership="layer" every layer answers for
+            itself; with "average" all answer together.
 
     Returns:
-        layer -> [steps] mean share of the middle of a found thing's box that its entity won there; the number of found
-        things; and the share that chance would win. Of prompts with one entity, which wins everything, none counts.
+        layer (None: all together) -> [steps] mean share of the middle of a found thing's box that its entity won
+        there; the number of found things; and the share that chance would win. Of prompts with one entity, which
+        wins everything, none counts.
 
     Raises:
         ValueError: the arm is stock.
     """
     if arm.config is None:
         raise ValueError(f"the arm {arm.name!r} is stock: there, nobody votes")
-    votes_alone = {**OFF, "hidden_weight": _ALMOST_NO_MASK, "equalize_entities": 0.0, "owned_above": 0.0}
-    config = dataclasses.replace(arm.config, ownership="layer", **votes_alone)
-    won: dict[str, list[np.ndarray]] = {}
+    config = dataclasses.replace(arm.config, **{**OFF, "hidden_weight": _ALMOST_NO_MASK, "owned_above": 0.0})
+    won: dict[str | None, list[np.ndarray]] = {}
     chances: list[float] = []
     tasks = [task for task in tasks if task.things > 1]
-    for task, ids, picture, maps in _runs(pipe, dataclasses.replace(arm, config=config), tasks, batch, by_layer=True):
+    by_layer = config.ownership == "layer"
+    for task, ids, picture, maps in _runs(pipe, dataclasses.replace(arm, config=config), tasks, batch, by_layer):
         if ids is None:
             continue
         objects = read_picture(picture).objects

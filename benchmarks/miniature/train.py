@@ -12,6 +12,7 @@ there, as Karras et al. do with a learned weight (arXiv 2312.02696, section 2.2)
 
 import argparse
 import math
+import signal
 import sys
 import time
 from pathlib import Path
@@ -233,6 +234,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint-minutes", type=float, default=5.0, metavar="MINUTES")
     options = parser.parse_args(arguments)
     options.run.mkdir(parents=True, exist_ok=True)
+    for ending in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first of itself
+        signal.signal(ending, signal.default_int_handler)
     try:
         beginning = keep_beginning(options.begin_with, options.run)
         config = MiniatureConfig(steps=options.steps, begins_with=beginning)

@@ -212,7 +212,7 @@ def test_out_of_time_leaves_the_arms_paired(tmp_path):
 
 
 def test_the_ablation_has_every_set_of_mechanisms_once():
-    base = ModulationConfig()
+    base = ModulationConfig(equalize_entities=0.5)
     arms = experiments.ablation(base).arms
     assert len({arm.fingerprint for arm in arms}) == 8
     assert arms[-1].config == base
@@ -220,6 +220,7 @@ def test_the_ablation_has_every_set_of_mechanisms_once():
     mask = with_mechanisms(base, ("mask",))
     assert mask.hidden_weight == base.hidden_weight
     assert not mask.modulates_self_attention
+    assert not mask.equalize_entities
 
 
 def test_the_guidance_sweep_holds_stock_at_the_default_scale_first():
@@ -328,23 +329,24 @@ def test_diagnosis_counts_patches(pipe):
     assert all(0 <= share <= 1 for share in [*found.strongest, *found.nobody, *found.starved])
 
 
-def test_layers_are_asked_one_by_one(pipe, monkeypatch):
+@pytest.mark.parametrize("ownership", ["layer", "average"])
+def test_layers_are_asked_one_by_one_or_together(pipe, monkeypatch, ownership):
     """Pictures drawn as the prompt says, so that everything is found; then the shares of all entities make a whole."""
     tasks = [task for task in draw_tasks("test", 6) if task.things == 2]
     drawn = iter([render(task.scene, np.random.default_rng(0)).pixels for task in tasks])
     monkeypatch.setattr(diagnosis, "read_picture", lambda _pixels: read_picture(next(drawn)))
     monkeypatch.setattr(diagnosis, "_share_in_box", lambda owned, _box: owned.mean((1, 2)))
-    arm = Arm("votes", ModulationConfig(), steps=2)
+    arm = Arm("votes", ModulationConfig(ownership=ownership), steps=2)
     PipelinePainter(pipe)
-    votes, things, chance = diagnosis.layer_votes(pipe, arm, tasks, batch=2)
+    votes, things, chance = diagnosis.votes_won(pipe, arm, tasks, batch=2)
     assert things == 2 * len(tasks)
     assert chance == 0.5
     with modulate(pipe, ModulationConfig()) as handle:
-        assert tuple(votes) == handle.cross_attention_layers
+        assert tuple(votes) == (handle.cross_attention_layers if ownership == "layer" else (None,))
     for shares in votes.values():
         assert shares == pytest.approx([0.5, 0.5]), "two entities share all patches between them"
     with pytest.raises(ValueError, match="stock"):
-        diagnosis.layer_votes(pipe, Arm("stock"), tasks)
+        diagnosis.votes_won(pipe, Arm("stock"), tasks)
 
 
 def test_the_middle_of_a_box():

@@ -1,6 +1,8 @@
 """The training of the miniature at toy size: exact resume, checkpoints that are never lost, a pipeline like SDXL's."""
 
 import dataclasses
+import os
+import signal
 from itertools import pairwise
 
 import numpy as np
@@ -108,6 +110,22 @@ def test_the_command_ends_in_one_line(run, tmp_path, monkeypatch, capsys):
     toy_command(monkeypatch)
     assert main(["--run", str(tmp_path), "--device", "cpu"]) == 2
     assert capsys.readouterr().err.startswith("error: checkpoint ")
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_a_training_that_is_told_to_end_keeps_its_steps(tmp_path, monkeypatch, capsys, ending):
+    """Also in the background, where a shell lets SIGINT be ignored."""
+    toy_command(monkeypatch)
+    advance = Trainer.advance
+    monkeypatch.setattr(Trainer, "advance", lambda trainer: (advance(trainer), os.kill(os.getpid(), ending)))
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert main(["--run", str(tmp_path), "--device", "cpu"]) == 130
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert "interrupted" in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / CHECKPOINT, TOY)[0].step == 1
 
 
 # -- what is computed
