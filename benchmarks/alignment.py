@@ -248,7 +248,8 @@ def main() -> None:
 
     folder = options.model or Path(__file__).parents[1] / "sampler" / "data" / "miniature"
     pipe = load_pipeline(Settings(prompt="", model=str(folder), device=options.device, dtype=options.dtype))
-    model = f"{model_fingerprint(folder)} in {str(pipe.unet.dtype).removeprefix('torch.')}"
+    dtype, device = str(pipe.unet.dtype).removeprefix("torch."), pipe.unet.device.type
+    model = f"{model_fingerprint(folder)} in {dtype} on {device}"
     options.results.mkdir(parents=True, exist_ok=True)
     laboratory = Laboratory(options, pipe, model)
     for name in EXPERIMENTS:

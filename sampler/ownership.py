@@ -30,14 +30,15 @@ def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
     return height, width
 
 
-def smoothed(images: torch.Tensor, deviation: float) -> torch.Tensor:
-    """Images [R, G, h, w] under a Gaussian of this standard deviation in patches; their edges go on beyond the edges."""
-    reach = min(math.ceil(3 * deviation), *(side - 1 for side in images.shape[2:]))
-    distance = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    weights = (-0.5 * (distance / deviation).square()).softmax(0)
-    single = images.flatten(0, 1)[:, None]  # [R*G, 1, h, w]
-    padded = F.pad(single, (reach,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, weights[None, None, None]), weights[None, None, :, None]).view_as(images)
+def gaussian_rows(size: int, deviation: float, like: torch.Tensor) -> torch.Tensor:
+    """The matrix [size, size] that smooths a line of so many patches; its edges go on beyond the edges.
+
+    deviation: of the Gaussian, in patches; cut off at three of them.
+    """
+    offset = torch.arange(-math.ceil(3 * deviation), math.ceil(3 * deviation) + 1, device=like.device)
+    weight = (-0.5 * (offset / deviation).square()).softmax(0).to(like.dtype)
+    place = (torch.arange(size, device=like.device)[:, None] + offset).clamp(0, size - 1)
+    return like.new_zeros(size, size).scatter_add_(1, place, weight.expand(size, -1))
 
 
 @dataclass
@@ -72,6 +73,7 @@ class RunningAffinity:
         self.averages: dict[int, torch.Tensor] = {}
         self.owners: dict[int, torch.Tensor] = {}
         self._latent_size = (0, 0)
+        self._smoothing: tuple[torch.Tensor, torch.Tensor] | None = None  # down [h, h] and across [w, w]
         self._told = False  # that nobody decides
 
     def fit(self, latent_size: tuple[int, int]) -> None:
@@ -85,12 +87,15 @@ class RunningAffinity:
                 self.averages[level] = like.new_zeros(like.shape[0], height * width, like.shape[1])
             if self.config.ownership == "average":
                 self.owners[level] = like.new_full((like.shape[0], height * width), -1, dtype=torch.int8)
+        finest = halved(latent_size, min(self.deciding))
+        if deviation := self.config.average_smoothing * min(finest):
+            height, width = finest
+            self._smoothing = gaussian_rows(height, deviation, like), gaussian_rows(width, deviation, like)
 
     def restart(self, starts: torch.Tensor) -> None:
         """Forget what an earlier run has seen, in the rows that start, [R] bool. Decided on the device."""
-        goes_on = (~starts).float()[:, None, None]
-        for average in self.averages.values():
-            average.mul_(goes_on)
+        for average in self.averages.values():  # also what is no number, which a product with zero would keep
+            average.masked_fill_(starts[:, None, None], 0.0)
         for owner in self.owners.values():
             owner.masked_fill_(starts[:, None], -1)
 
@@ -121,8 +126,8 @@ class RunningAffinity:
         if merged and not seen and not self._told:
             self._told = True
             warnings.warn(
-                "another tool has merged the patches of all layers that decide who owns them, so nobody does; take"
-                ' ownership="layer", or other deciding_sizes',
+                "another tool has merged the patches of all layers that decide who owns them: these vote for themselves,"
+                ' and nobody owns the patches of the others; take ownership="layer", or other deciding_sizes',
                 stacklevel=2,
             )
         # The levels' means add up; one that has seen nothing yet adds nothing. Only their relation matters.
@@ -139,8 +144,10 @@ class RunningAffinity:
         for level, average in self.averages.items():
             image = average.transpose(1, 2).unflatten(2, sizes[level])  # [R, G, h, w]
             total = total + (image if sizes[level] == finest else F.interpolate(image, size=finest, mode="bilinear"))
-        if deviation := self.config.average_smoothing * min(finest):
-            total = smoothed(total, deviation)
+        if self._smoothing is not None:
+            down, across = self._smoothing
+            with torch.autocast(total.device.type, enabled=False):  # few bits would decide who wins
+                total = down @ total @ across.T
         relative = total / self.rows.mean_affinity.clamp_min(SMALLEST_MEAN_AFFINITY)[:, :, None, None]  # about 1
         votes = relative if self.config.balanced else total
         for level, owner in self.owners.items():

@@ -106,10 +106,11 @@ def votes_won(
     won: dict[str | None, list[np.ndarray]] = {}
     chances: list[float] = []
     tasks = [task for task in tasks if task.things > 1]
-    by_layer = config.ownership == "layer"
-    for task, ids, picture, maps in _runs(pipe, dataclasses.replace(arm, config=config), tasks, batch, by_layer):
+    for task, ids, picture, maps in _runs(pipe, dataclasses.replace(arm, config=config), tasks, batch, by_layer=True):
         if ids is None:
             continue
+        if config.ownership == "average":  # one map for all layers, coarser for some
+            maps = {None: max(maps.values(), key=lambda owner: owner.shape[-1])}
         objects = read_picture(picture).objects
         for one, entity in zip(match(task.scene.things, objects), ids, strict=True):
             if one is None:

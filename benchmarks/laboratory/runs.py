@@ -1,14 +1,17 @@
 """Makes, reads and judges the pictures of arms, and keeps a record of each so that nothing is done twice.
 
 A record is one JSON Lines file an arm: a line that says what the arm is, then a line a picture. Its name is a hash of
-all that its pictures depend on (the model's files and number type, the settings, the split and its prompts), so records
-of another model or of other settings are other files and never mixed. An interrupted run goes on where it stopped.
+the model's files, number type and device, the settings, and the split with its seed, so records of another model or of
+other settings are other files and never mixed; a line knows its prompt, and one of another prompt counts as missing. What
+the hash does not know is the code: after a change of the world, the scorer or the kernels, begin with an empty folder. An
+interrupted run goes on where it stopped.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +25,8 @@ from attnmod.benchmarks.laboratory.tasks import Task, fingerprint
 from attnmod.benchmarks.miniature.judge import Verdict, judge
 from attnmod.benchmarks.miniature.scorer import read_picture
 
-RECORD_FORMAT = 1
+RECORD_FORMAT = 2
+SESSION = secrets.token_hex(4)  # of this process: times compare within one only
 
 
 class Painter(Protocol):
@@ -64,13 +68,22 @@ def call(pipe: Any, arm: Arm, tasks: Sequence[Task], seeds: Sequence[int]) -> np
 
 @dataclass(frozen=True)
 class Result:
-    """One picture's verdict; seconds: its share of the time that its batch took to make."""
+    """One picture's verdict.
+
+    Attributes:
+        task, prompt, things: which task, its text, and how many entities it asks for.
+        repeat: which of its pictures.
+        verdict: what is right and wrong in it.
+        seconds, session: its share of the time that its batch took to make, and by which process.
+    """
 
     task: int
     repeat: int
     things: int
+    prompt: str
     verdict: Verdict
     seconds: float
+    session: str = SESSION
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -90,7 +103,7 @@ class Record:
     """
 
     def __init__(self, folder: Path, model: str, arm: Arm, split: str, tasks_seed: int):
-        """model: `model_fingerprint`, and in what number type it computes."""
+        """model: `model_fingerprint`, and in what number type and on what device it computes."""
         self.about = {
             "format": RECORD_FORMAT,
             "model": model,
@@ -118,6 +131,10 @@ class Record:
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
         os.replace(partial, self.path)
+
+    def has(self, task: Task, repeat: int) -> bool:
+        known = self.results.get((task.number, repeat))
+        return known is not None and known.prompt == task.prompt
 
     def add(self, results: Sequence[Result], arm: Arm) -> None:
         """Append the pictures of one batch."""
@@ -184,7 +201,7 @@ def run(
     total = len(wanted) * len(arms)
     for part in _parts(wanted, batch):
         for arm, record in zip(arms, records, strict=True):
-            todo = [(task, repeat) for task, repeat in part if (task.number, repeat) not in record.results]
+            todo = [(task, repeat) for task, repeat in part if not record.has(task, repeat)]
             if not todo:
                 continue
             if deadline is not None and time.monotonic() > deadline:
@@ -195,7 +212,7 @@ def run(
             )
             seconds = (time.perf_counter() - began) / len(todo)
             results = [
-                Result(task.number, repeat, task.things, judge(task.scene, read_picture(pixels)), seconds)
+                Result(task.number, repeat, task.things, task.prompt, judge(task.scene, read_picture(pixels)), seconds)
                 for (task, repeat), pixels in zip(todo, pictures, strict=True)
             ]
             record.add(results, arm)

@@ -208,6 +208,17 @@ def test_out_of_time_leaves_the_arms_paired(tmp_path):
     assert "(8 are meant to be made)" in report.as_markdown(summary, ["all"])
 
 
+def test_a_picture_of_another_prompt_is_made_anew(tmp_path):
+    """Whoever changes how prompts are written finds no old verdict under a new prompt."""
+    arm, tasks = Arm("stock"), draw_tasks("test", 2)
+    run(Painter(), [arm], tasks, records_of(tmp_path, [arm]), repeats=1, batch=2)
+    changed = [tasks[0], dataclasses.replace(tasks[1], prompt=f"{tasks[1].prompt}, please")]
+    painter, (again,) = Painter(), records_of(tmp_path, [arm])
+    run(painter, [arm], changed, [again], repeats=1, batch=2)
+    assert again.results[1, 0].prompt == changed[1].prompt
+    assert [task for _, task, _ in painter.asked] == [1]
+
+
 # -- experiments
 
 
