@@ -1,6 +1,7 @@
 """Ownership from a running average, and the means that balance a vote."""
 
 import doctest
+import math
 import warnings
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 import attnmod.sampler.ownership as ownership
 from attnmod import ModulationConfig, Prompt, align_tokens, modulate
 from attnmod.sampler.conditioning import condition_rows
-from attnmod.sampler.ownership import AttentionLevel, RunningAffinity, smoothed
+from attnmod.sampler.ownership import AttentionLevel, RunningAffinity, gaussian_rows
 from attnmod.sampler.untrained import sdxl_shaped_pipeline
 from tests.handwired import COLOURS, STRENGTH, stock_mixture, wish_latents
 
@@ -101,14 +102,42 @@ def test_a_single_vote_that_errs_is_smoothed_away(prompt):
 
 
 def test_smoothing_is_a_gaussian_that_keeps_what_is_even():
-    assert torch.allclose(smoothed(torch.full((2, 3, 5, 8), 0.7), 1.5), torch.full((2, 3, 5, 8), 0.7))
-    point = torch.zeros(1, 1, 15, 15)
-    point[..., 7, 7] = 1
-    spread = smoothed(point, 1.5)[0, 0]
-    away = torch.arange(15) - 7.0
-    expected = torch.exp(-(away[:, None] ** 2 + away**2) / (2 * 1.5**2))
-    assert torch.allclose(spread[3:12, 3:12], (expected / expected.sum())[3:12, 3:12], atol=1e-4)
-    assert smoothed(torch.ones(1, 1, 1, 4), 3.0).shape == (1, 1, 1, 4)  # no room to reach
+    matrix = gaussian_rows(15, 1.5, torch.zeros(1))
+    assert torch.allclose(matrix.sum(1), torch.ones(15))
+    expected = torch.exp(-((torch.arange(15) - 7.0) ** 2) / (2 * 1.5**2))
+    assert torch.allclose(matrix[7], expected / expected.sum(), atol=1e-3)  # it ends at three deviations
+    assert matrix[0, 0] == pytest.approx(matrix[7, :8].sum().item(), rel=1e-5), "edges go on"
+    assert gaussian_rows(1, 3.0, torch.zeros(1)).tolist() == [[pytest.approx(1)]]
+
+
+def test_a_wide_picture_is_smoothed_alike_in_both_directions(prompt):
+    """A blob that votes for the cube, as far from a corner one way as the other, in 8 x 16 patches."""
+    average = running(prompt, size=(8, 16), average_smoothing=0.125, owned_above=0.0)
+    lean = torch.full((8, 16), -1.0)
+    lean[3:6, 3:6] = 4.0
+    average.observe({0: level_that_votes(prompt, lean.flatten())})
+    owned = average.owners[0][1].reshape(8, 16)[:, :8] == 0
+    assert owned.any() and torch.equal(owned, owned.T)
+
+
+def test_smoothing_is_exact_under_autocast(prompt):
+    average = running(prompt, size=(8, 8), average_smoothing=0.2)
+    lean = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    averages = []
+    for enabled in (False, True):
+        average.restart(torch.tensor([True, True]))
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            average.observe({0: level_that_votes(prompt, lean)})
+        averages.append(average.owners[0].clone())
+    assert torch.equal(*averages)
+
+
+def test_a_run_of_no_numbers_leaves_nothing_behind(prompt):
+    average = running(prompt)
+    average.observe({0: level_that_votes(prompt, torch.full((16,), math.nan))})
+    average.restart(torch.tensor([True, True]))
+    average.observe({0: level_that_votes(prompt, torch.tensor([3.0] * 8 + [-3.0] * 8))})
+    assert average.owners[0][1].tolist() == [0] * 8 + [1] * 8
 
 
 def test_rows_restart_apart(prompt):
