@@ -56,6 +56,7 @@ class RowConditioning:
     mean_affinity: torch.Tensor = field(init=False)
     balanced_affinity: torch.Tensor | None = field(init=False)
     first_timestep: torch.Tensor = field(init=False)
+    last_timestep: torch.Tensor = field(init=False)
 
     def __post_init__(self):
         self.temperature = torch.ones_like(self.own_log_weights[:, 0])
@@ -67,6 +68,7 @@ class RowConditioning:
             self.affinity = torch.nn.functional.pad(self.affinity, (0, capacity - self.affinity.shape[2]))
         self.balanced_affinity = None if self.affinity is None else self.affinity.clone()
         self.first_timestep = torch.full_like(self.temperature, -math.inf)
+        self.last_timestep = self.first_timestep.clone()
 
     @property
     def num_entities(self) -> int:
@@ -108,12 +110,13 @@ class RowConditioning:
         return strength * (votes * lacking[:, None, :]).sum(2)
 
     def starts_run(self, timestep: torch.Tensor) -> torch.Tensor:
-        """Rows [R] for which this timestep [R] begins a run: it is no lower than the run's first one.
+        """Rows [R] for which this timestep [R] begins a run: it is no lower than the run's first, or above its last.
 
         The same embeddings may be used for run after run, and an average over steps must not leak from one image
         into the next. Decided on the device.
         """
-        starts = timestep >= self.first_timestep
+        starts = (timestep >= self.first_timestep) | (timestep > self.last_timestep)
+        self.last_timestep.copy_(timestep)
         self.first_timestep.copy_(torch.where(starts, timestep, self.first_timestep))
         self.mean_affinity.copy_(torch.where(starts[:, None], torch.ones_like(self.mean_affinity), self.mean_affinity))
         return starts

@@ -38,9 +38,26 @@ class OwnershipRecord:
     """The owner maps of every layer and step of a run, for one conditioning tensor."""
 
     def __init__(self, rows: RowConditioning, levels: tuple[int, ...]):
-        """levels: how often the latents are halved where there is cross-attention."""
-        self.rows, self.levels = rows, levels
+        """rows: only read now; their memory serves other prompts later.
+
+        levels: how often the latents are halved where there is cross-attention.
+        """
+        self.levels = levels
+        self._prompts, self._slots = list(rows.prompts), [list(slots) for slots in rows.slots]
+        self._num_slots = rows.num_entities
         self._calls: list[_Call] = []
+
+    def go_on_from(self, earlier: "OwnershipRecord", places: Sequence[int | None]) -> None:
+        """Begin with what an earlier record of the same run has: places are its rows; None is a row that it lacks."""
+        lacking = torch.tensor([place is None for place in places])
+        index = [place or 0 for place in places]
+        for call in earlier._calls:
+            kept = {
+                level: (names, maps[:, index].masked_fill(lacking.to(maps.device)[:, None], -1))
+                for level, (names, maps) in call.owners.items()
+            }
+            starts = None if call.starts is None else call.starts[index] & ~lacking.to(call.starts.device)
+            self._calls.append(_Call(starts, kept, call.latent_size))
 
     def add(
         self,
@@ -69,14 +86,16 @@ class OwnershipRecord:
     @property
     def prompts(self) -> list[Prompt]:
         """The prompts of `entity_map`'s images."""
-        return [prompt for prompt in self.rows.prompts if prompt is not None]
+        return [prompt for prompt in self._prompts if prompt is not None]
 
     def num_steps(self) -> int:
         """UNet calls of the last run."""
         return len(self._last_run())
 
     def shares(self, layer: str | None = None, step: int | None = None) -> torch.Tensor:
-        """How much of each patch each slot owned, float32 [R, G, h, w] in 0 to 1 on the CPU, over layers and steps.
+        """How often each slot owned each patch, float32 [R, G, h, w] in 0 to 1 on the CPU, over layers and steps.
+
+        What is missing from a sum of 1 was nobody's.
 
         Args:
             layer: a layer's name or a shell pattern over the names; None is all. The finest of them gives the size.
@@ -94,14 +113,16 @@ class OwnershipRecord:
         total: dict[int, torch.Tensor] = {}
         if layer is None:  # where nobody owns anything, that is seen at the finest level
             height, width = halved(calls[0].latent_size, min(self.levels))
-            total[min(self.levels)] = torch.zeros(len(self.rows.prompts), self.rows.num_entities, height * width)
+            total[min(self.levels)] = torch.zeros(len(self._prompts), self._num_slots, height * width)
+        votes = 0
         for call in calls:
             for level, (names, maps) in call.owners.items():
                 chosen = [i for i, name in enumerate(names) if layer is None or fnmatch.fnmatchcase(name, layer)]
                 if chosen:
-                    slots = torch.arange(self.rows.num_entities, device=maps.device)[:, None]  # [G, 1]
+                    slots = torch.arange(self._num_slots, device=maps.device)[:, None]  # [G, 1]
                     counts = (maps[chosen][:, :, None] == slots).sum(0)  # [R, G, M]
                     total[level] = total.get(level, 0) + counts.cpu()
+                    votes += len(chosen)
         if not total:
             known = sorted({name for call in calls for names, _ in call.owners.values() for name in names})
             raise ValueError(f"no layer matches {layer!r}; modulated are {', '.join(known)}")
@@ -109,12 +130,14 @@ class OwnershipRecord:
         finest = max(sizes.values())
         images = [counts.unflatten(2, sizes[level]).float() for level, counts in total.items()]  # [R, G, h, w]
         owned = torch.stack([F.interpolate(image, size=finest, mode="nearest") for image in images]).sum(0)
-        return owned / owned.sum(dim=1, keepdim=True).clamp_min(1e-9)
+        return owned / max(votes, 1)
 
     def entity_map(self, layer: str | None = None, step: int | None = None) -> torch.Tensor:
-        """Who owned most of each patch: int8 [N, h, w], entity ids of each image's prompt, -1 is nobody."""
-        owned, slot = self.shares(layer, step).max(dim=1)
-        slot = torch.where(owned > 0, slot, -1)
+        """Who owned each patch most often: int8 [N, h, w], entity ids of each image's prompt, -1 is nobody."""
+        shares = self.shares(layer, step)
+        owned, slot = shares.max(dim=1)
+        nobody = 1 - shares.sum(dim=1)
+        slot = torch.where(owned > nobody - 1e-6, slot, -1)  # an entity wins a tie
         maps = [self._ids(r)[slot[r]] for r in self._image_rows()]
         return torch.stack(maps).to(torch.int8)
 
@@ -126,16 +149,16 @@ class OwnershipRecord:
         """How often an entity owned each patch, float32 [h, w] in 0 to 1."""
         r = self._image_rows()[image]
         shares = self.shares(layer, step)[r]
-        slots = self.rows.slots[r]
+        slots = self._slots[r]
         return shares[slots.index(entity)] if entity in slots else torch.zeros(shares.shape[1:])
 
     def _image_rows(self) -> list[int]:
-        return [r for r, prompt in enumerate(self.rows.prompts) if prompt is not None]
+        return [r for r, prompt in enumerate(self._prompts) if prompt is not None]
 
     def _ids(self, r: int) -> torch.Tensor:
         """Entity id of each slot; the last, which -1 reads, is nobody."""
-        slots = self.rows.slots[r]
-        return torch.tensor([*slots, *[-1] * (self.rows.num_entities - len(slots) + 1)])
+        slots = self._slots[r]
+        return torch.tensor([*slots, *[-1] * (self._num_slots - len(slots) + 1)])
 
     def _last_run(self) -> list[_Call]:
         begins = 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from attnmod.parser.prompt import Prompt
 from attnmod.sampler.conditioning import SMALLEST_WEIGHT, RowConditioning, condition_rows
 from attnmod.sampler.config import ModulationConfig
 from attnmod.sampler.maps import OwnershipRecord
@@ -68,13 +69,20 @@ class ModulationState:
             match: finds the prompts of its rows; called for a conditioning tensor not seen before.
         """
         latent_size = (sample.shape[-2], sample.shape[-1])
-        current = self._look_up(embeddings) or self._keep(embeddings, match(embeddings))
+        current, so_far = self._look_up(embeddings), None
+        if current is None:
+            matched = match(embeddings)
+            so_far = self._run_so_far(matched.prompts)  # a copy: its memory may be taken for these embeddings
+            current = self._keep(embeddings, matched)
         self.rows = current.rows
         if current.record is not None:
             self.record = current.record
         self.self_attention_active = current.rows.modulates_self_attention
         self.cross_attention_active = current.rows.modulates_cross_attention
         current.fit(latent_size)
+        current.run = self._run
+        if so_far is not None:
+            current.go_on_from(so_far)
         if self.cross_attention_active:
             self._provide_projections(current, unet, embeddings, timestep, lora_scale)
         for level, attention in self.attention.items():
@@ -93,17 +101,19 @@ class ModulationState:
         if current.running is not None and self.cross_attention_active:
             current.running.observe(self.attention)
         if current.record is not None:
-            current.record.add(call.starts, self._owners(), call.latent_size)
+            current.record.add(call.starts, self._owners(call.latent_size), call.latent_size)
         for attention in self.attention.values():
             attention.query = attention.key = None
 
-    def _owners(self) -> dict[int, dict[str, torch.Tensor]]:
-        """level -> layer name -> the owners that it went by; of the average, the map that this call has led to."""
+    def _owners(self, latent_size: tuple[int, int]) -> dict[int, dict[str, torch.Tensor]]:
+        """level -> layer name -> the owners that it went by; of the average, the map that this call has led to.
+
+        A layer whose patches another tool has merged has voted for itself, on patches that have no place in a map.
+        """
         owners: dict[int, dict[str, torch.Tensor]] = {level: {} for level in self.levels}
         for _, processor in self.text_layers:
-            given = self.attention[processor.level].owner
-            owner = processor.owners if given is None else given
-            if owner is not None:
+            owner = self.attention[processor.level].owner if processor.owners is None else processor.owners
+            if owner is not None and owner.shape[-1] == math.prod(halved(latent_size, processor.level)):
                 owners[processor.level][processor.name] = owner
             processor.owners = None
         return owners if self.cross_attention_active else {}
@@ -180,6 +190,16 @@ class ModulationState:
                 return conditioning
         return None
 
+    def _run_so_far(self, prompts: list[Prompt | None]) -> "RunSoFar | None":
+        """What the latest conditioning tensor of this run with all these prompts has seen, if there was one.
+
+        Some callers make the tensor anew at every step, or cut guidance off in mid-run.
+        """
+        for earlier in reversed(self._conditionings):
+            if earlier.run == self._run and (places := same_prompts(prompts, earlier.rows.prompts)) is not None:
+                return RunSoFar(places, [tensor.clone() for tensor in earlier.evolving()], earlier.record)
+        return None
+
     def _keep(self, embeddings: torch.Tensor, matched: MatchedRows) -> "Conditioning":
         """Remember a conditioning tensor; where one of the same shape has died, in its memory."""
         rows = condition_rows(matched.prompts, embeddings.shape[1], self.config, embeddings.device, matched.empty)
@@ -192,6 +212,37 @@ class ModulationState:
         free.begin(embeddings, matched.masks, self.collect_maps)
         self._conditionings = [*self._conditionings, free][-REMEMBERED_CONDITIONINGS:]
         return free
+
+
+@dataclass
+class RunSoFar:
+    """What one conditioning tensor has seen of a run, for the next one of the same run.
+
+    places: for each of the next one's rows, which of these it is; None for a row without prompt. evolving: copies of
+    `Conditioning.evolving`. record: of its maps.
+    """
+
+    places: list[int | None]
+    evolving: list[torch.Tensor]
+    record: OwnershipRecord | None
+
+
+def same_prompts(prompts: list[Prompt | None], earlier: list[Prompt | None]) -> list[int | None] | None:
+    """Where each of the prompts stands among the earlier ones, each place once; None if one of them does not, or all are.
+
+    >>> cat, dog = Prompt.from_entities("a cat", []), Prompt.from_entities("a dog", [])
+    >>> same_prompts([dog, dog], [None, None, dog, dog]), same_prompts([cat], [None, dog]), same_prompts([None], [dog])
+    ([2, 3], None, None)
+    """
+    left = {place: prompt for place, prompt in enumerate(earlier) if prompt is not None}
+    places: list[int | None] = []
+    for prompt in prompts:
+        place = next((place for place, one in left.items() if one is prompt), None)
+        if prompt is not None and place is None:
+            return None
+        left.pop(place, None)
+        places.append(place)
+    return places if any(place is not None for place in places) else None
 
 
 @dataclass
@@ -209,6 +260,7 @@ class Conditioning:
     Attributes:
         owners: attention level -> a given map of owners, int8 [R, M] of slots.
         has_regions: whether they were given by hand.
+        run: the run that it was last used in.
     """
 
     def __init__(self, rows: RowConditioning, levels: tuple[int, ...], config: ModulationConfig):
@@ -217,6 +269,7 @@ class Conditioning:
         self.owners: dict[int, torch.Tensor] = {}
         self.record: OwnershipRecord | None = None
         self.running: RunningAffinity | None = None
+        self.run = -1
         self.tensor: weakref.ref[torch.Tensor] | None = None
         self._average = RunningAffinity(rows, levels, config) if config.observes_affinity else None
 
@@ -247,6 +300,25 @@ class Conditioning:
             self.owners = self.running.owners
         if self.has_regions:
             self.owners = {level: self._regions(halved(latent_size, level)) for level in self.levels}
+
+    def evolving(self) -> list[torch.Tensor]:
+        """What changes from call to call and belongs to the run, a line for each row."""
+        tensors = [self.rows.first_timestep, self.rows.last_timestep, self.rows.mean_affinity]
+        if self.running is not None:
+            tensors += [*self.running.averages.values(), *self.running.owners.values()]
+        return tensors
+
+    def go_on_from(self, so_far: RunSoFar) -> None:
+        """Take over what an earlier conditioning tensor of this run has seen; after `fit`."""
+        mine = self.evolving()
+        if [tensor.shape[1:] for tensor in mine] != [tensor.shape[1:] for tensor in so_far.evolving]:
+            return  # of latents of another size
+        for own, earlier in zip(mine, so_far.evolving, strict=True):
+            for row, place in enumerate(so_far.places):
+                if place is not None:
+                    own[row].copy_(earlier[place])
+        if self.record is not None and so_far.record is not None:
+            self.record.go_on_from(so_far.record, so_far.places)
 
     def _regions(self, size: tuple[int, int]) -> torch.Tensor:
         """The masks given by hand at a layer's size, int8 [R, M]."""

@@ -83,6 +83,17 @@ def test_layers_and_steps_are_kept_apart(record):
     assert record.share_of(0, 1, step=-1) == pytest.approx(torch.ones(4, 4))
 
 
+def test_nobody_counts_too(record):
+    """Owned in one step of three, a patch is mostly nobody's; in two of four an entity wins the tie."""
+    for owner in (-1, -1, 0):
+        call(record, fine=owner, coarse=owner, begins=record.num_steps() == 0)
+    assert record.entity_map().eq(-1).all()
+    assert record.clarity_map() == pytest.approx(torch.full((2, 4, 4), 1 / 3))
+    assert record.share_of(0, 0) == pytest.approx(torch.full((4, 4), 1 / 3))
+    call(record, fine=0, coarse=0)
+    assert record.entity_map().eq(0).all()
+
+
 def test_a_run_begins_anew_and_is_not_endless(record):
     call(record, fine=0, coarse=0, begins=True)
     call(record, fine=1, coarse=1, begins=True)

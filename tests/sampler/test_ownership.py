@@ -110,14 +110,16 @@ def test_smoothing_is_a_gaussian_that_keeps_what_is_even():
     assert gaussian_rows(1, 3.0, torch.zeros(1)).tolist() == [[pytest.approx(1)]]
 
 
-def test_a_wide_picture_is_smoothed_alike_in_both_directions(prompt):
-    """A blob that votes for the cube, as far from a corner one way as the other, in 8 x 16 patches."""
-    average = running(prompt, size=(8, 16), average_smoothing=0.125, owned_above=0.0)
-    lean = torch.full((8, 16), -1.0)
-    lean[3:6, 3:6] = 4.0
-    average.observe({0: level_that_votes(prompt, lean.flatten())})
-    owned = average.owners[0][1].reshape(8, 16)[:, :8] == 0
-    assert owned.any() and torch.equal(owned, owned.T)
+def test_a_wide_picture_is_smoothed_as_a_square_one_of_its_height(prompt):
+    owned = []
+    for width in (8, 24):
+        average = running(prompt, size=(8, width), average_smoothing=0.125)
+        lean = torch.full((8, width), -1.0)
+        lean[3:5, 2:4] = 4.0  # which a Gaussian three times as wide would smooth away
+        average.observe({0: level_that_votes(prompt, lean.flatten())})
+        owned.append(average.owners[0][1].reshape(8, width)[:, :6])
+    assert owned[0].eq(0).any()
+    assert torch.equal(*owned)
 
 
 def test_smoothing_is_exact_under_autocast(prompt):
