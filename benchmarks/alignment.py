@@ -9,7 +9,7 @@ Experiments, in this order if several are named (headline and sheet if none is):
     arms        those of --arms FILE, {"name": {"field": value}}, against stock (validation split)
     headline    stock against modulated: 500 test prompts of 1, 2, 3 and 4 entities by 4 seeds
     ablation    temperature, mask, reweighting: each alone, each pair, all three (200 prompts by 2 seeds)
-    guidance    the guidance scale from 1 to 12, stock and modulated (200 by 2)
+    guidance    the guidance scale from 1 to 12, modulated against stock at each (200 by 2)
     layers      which layers know who is where, and from which step on (validation split)
     diagnosis   who owned which patch, step by step, and what became of it
     sheet       a picture of the first test prompts: stock, modulated, and who owns which patch
@@ -32,7 +32,7 @@ from typing import Any
 from attnmod.benchmarks.laboratory import arms as experiments
 from attnmod.benchmarks.laboratory import search
 from attnmod.benchmarks.laboratory.arms import Arm, Experiment
-from attnmod.benchmarks.laboratory.report import GROUPS, as_markdown, gains, summarise
+from attnmod.benchmarks.laboratory.report import GROUPS, as_markdown, gains, is_finished, summarise
 from attnmod.benchmarks.laboratory.runs import PipelinePainter, Record, model_fingerprint, run
 from attnmod.benchmarks.laboratory.tasks import draw_tasks
 from attnmod.sampler.config import PRESETS, ModulationConfig
@@ -40,6 +40,7 @@ from attnmod.sampler.config import PRESETS, ModulationConfig
 RESULTS = Path(__file__).with_name("results")
 RECORDS = Path("generated") / "alignment"
 EXPERIMENTS = ("steps", "search", "arms", "headline", "ablation", "guidance", "layers", "diagnosis", "sheet")
+OWN_PROMPTS = ("search", "layers", "diagnosis", "sheet")  # whose prompts no option draws anew
 SHEET_PROMPTS = 12
 DIAGNOSED_PROMPTS = 48
 VOTING_PROMPTS = 100
@@ -55,7 +56,7 @@ class Laboratory:
         self.deadline = None if options.budget is None else time.monotonic() + 60 * options.budget
 
     def run(self, experiment: Experiment, seed: int = 0) -> dict[str, Any]:
-        """Make what is missing, and write what the records then say. Returns the summary."""
+        """Make what is missing, and write what the records then say, if they say anything. Returns the summary."""
         options = self.options
         experiment = dataclasses.replace(
             experiment,
@@ -80,9 +81,15 @@ class Laboratory:
             told=tell,
         )
         print("" if finished else "  (out of time)", file=sys.stderr)
-        summary = summarise(experiment, records, self._about(seed))
-        self._write(experiment.name, summary)
+        summary = summarise(experiment, tasks, records, self._about(seed))
+        if summary["pictures_per_arm"]:
+            self._write(experiment.name, summary)
+        else:
+            print(f"{experiment.name}: no picture was made by every arm yet, so nothing is written")
         return summary
+
+    def is_out_of_time(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _with_options(self, arm: Arm, experiment: str) -> Arm:
         """The arm with the steps and the guidance scale of the command line, unless the experiment is about them."""
@@ -94,18 +101,29 @@ class Laboratory:
         return dataclasses.replace(arm, **changes)
 
     def search(self) -> None:
-        """All three stages, as far as time goes; the later ones follow from the earlier ones' figures."""
-        summary = self.run(search.single_factors(self.base, tuple(self.options.factors)))
-        order = search.winners(gains(summary))
+        """All three stages; each follows from the figures of the one before, so from all of its pictures only."""
+        found = self._stage(search.single_factors(self.base, tuple(self.options.factors)))
+        if found is None:
+            return
+        order = search.winners(found)
         if not order:
             print("no choice gained anything on the base")
             return
         combined = search.combinations(self.base, order)
-        found = gains(self.run(combined))
+        found = self._stage(combined)
+        if found is None:
+            return
         known = [arm for arm in combined.arms if arm.name in found and arm.name != "stock"]
-        self.run(
-            search.confirmation(self.base, sorted(known, key=lambda arm: -found[arm.name])), search.CONFIRMATION_SEED
-        )
+        best = sorted(known, key=lambda arm: -found[arm.name])
+        self._stage(search.confirmation(self.base, best), search.CONFIRMATION_SEED)
+
+    def _stage(self, experiment: Experiment, seed: int = 0) -> dict[str, float] | None:
+        """What each arm gained; None if time ran out before all had their pictures."""
+        summary = self.run(experiment, seed)
+        if is_finished(summary):
+            return gains(summary)
+        print(f"out of time in {experiment.name}: the search goes no further")
+        return None
 
     def sheet(self) -> None:
         from attnmod.benchmarks.laboratory.sheet import draw_sheet
@@ -139,6 +157,9 @@ class Laboratory:
             arm = self._with_options(Arm("votes", config), "layers")
             votes, things, chance = votes_won(self.pipe, arm, tasks, self.options.batch)
             rows |= {layer or name: shares for layer, shares in votes.items()}
+        if not rows:
+            several = f"of the first {len(tasks)} validation prompts none with several entities"
+            raise ValueError(f"layers: {several} got a picture that shows one of them; ask for more")
         steps = len(next(iter(rows.values())))
         lines = [
             "### layers: which know who is where, by their own votes, while no mask is at work",
@@ -221,7 +242,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--guidance-scale", type=float, metavar="SCALE", help=f"({experiments.GUIDANCE:g})")
     parser.add_argument("--batch", type=int, default=8, help="pictures at once (8)")
     parser.add_argument("--arms", type=Path, metavar="FILE", help="of the experiment arms")
-    parser.add_argument("--task-seed", type=int, default=0, help="of the prompts; another one draws others (0)")
+    parser.add_argument(
+        "--task-seed", type=int, default=0, help=f"of the prompts, but for {', '.join(OWN_PROMPTS)} (0)"
+    )
     parser.add_argument("--factors", nargs="*", default=[], help=f"of the search: {', '.join(search.FACTORS)} (all)")
     parser.add_argument("--device", default="auto", help="cpu, cuda (cuda if there is one)")
     parser.add_argument("--dtype", default="auto", help="float32, float16 or bfloat16 (float16 on cuda, else float32)")
@@ -234,6 +257,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"there is no experiment {unknown[0]!r}; there are {', '.join(EXPERIMENTS)}")
     if "arms" in options.experiments and options.arms is None:
         parser.error("the experiment arms needs --arms FILE")
+    if unknown := [name for name in options.factors if name not in search.FACTORS]:
+        parser.error(f"there is no factor {unknown[0]!r}; there are {', '.join(search.FACTORS)}")
+    if options.task_seed and (deaf := [name for name in options.experiments if name in OWN_PROMPTS]):
+        parser.error(f"--task-seed has no effect on {', '.join(deaf)}; name the other experiments alone")
     for name in ("prompts", "repeats", "steps", "batch"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} is {getattr(options, name)}; it must be at least 1")
@@ -242,20 +269,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def main() -> None:
-    options = parse()
-    from attnmod.sampler.generate import Settings, load_pipeline
-
-    folder = options.model or Path(__file__).parents[1] / "sampler" / "data" / "miniature"
-    pipe = load_pipeline(Settings(prompt="", model=str(folder), device=options.device, dtype=options.dtype))
-    dtype, device = str(pipe.unet.dtype).removeprefix("torch."), pipe.unet.device.type
-    model = f"{model_fingerprint(folder)} in {dtype} on {device}"
-    options.results.mkdir(parents=True, exist_ok=True)
-    laboratory = Laboratory(options, pipe, model)
+def run_all(laboratory: Laboratory) -> None:
+    """The experiments that the options name. Those without records, which could not go on, do not begin too late."""
+    options = laboratory.options
     for name in EXPERIMENTS:
         if name not in options.experiments:
             continue
-        if name in ("search", "sheet", "layers", "diagnosis"):
+        if name in ("sheet", "layers", "diagnosis") and laboratory.is_out_of_time():
+            print(f"{name}: out of time, not begun")
+        elif name in OWN_PROMPTS:
             getattr(laboratory, name)()
         elif name == "arms":
             laboratory.run(experiments.from_file(laboratory.base, options.arms), options.task_seed)
@@ -263,5 +285,31 @@ def main() -> None:
             laboratory.run(getattr(experiments, name)(laboratory.base), options.task_seed)
 
 
+def open_laboratory(options: argparse.Namespace) -> Laboratory:
+    """
+    Raises:
+        FileNotFoundError, ValueError: no such model, device, number type or settings.
+    """
+    from attnmod.sampler.generate import Settings, load_pipeline
+
+    read_config(options.config)  # before the model, which takes longer
+    folder = options.model or Path(__file__).parents[1] / "sampler" / "data" / "miniature"
+    weights = model_fingerprint(folder)
+    pipe = load_pipeline(Settings(prompt="", model=str(folder), device=options.device, dtype=options.dtype))
+    dtype, device = str(pipe.unet.dtype).removeprefix("torch."), pipe.unet.device.type
+    options.results.mkdir(parents=True, exist_ok=True)
+    return Laboratory(options, pipe, f"{weights} in {dtype} on {device}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    try:
+        run_all(open_laboratory(options))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

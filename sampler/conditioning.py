@@ -216,10 +216,9 @@ def _condition_row(prompt: Prompt | None, length: int, config: ModulationConfig)
         row.is_global[n] = not slots and special.get(token.kind, "global") == "global"
         # no bit: every owned patch hides it, as far as the mask hides. Of a single entity it has nothing to hide.
         if special.get(token.kind) == "masked" and len(row.slots) > 1:
-            row.bits[n] = config.unowned_background << background
+            row.bits[n] = _as_int32(config.unowned_background << background)
         if slots:
-            bits = sum(1 << slot for slot in slots) | (config.unowned_background << background)
-            row.bits[n] = bits - (1 << 32) if bits >= 1 << 31 else bits  # as int32 reads it
+            row.bits[n] = _as_int32(sum(1 << slot for slot in slots) | (config.unowned_background << background))
     for slot in range(len(row.slots)):
         row.votes += [(n, slot, vote) for n, vote in _entity_votes(prompt, row.slots[slot], config.vote)]
     if config.unowned_background:
@@ -228,6 +227,11 @@ def _condition_row(prompt: Prompt | None, length: int, config: ModulationConfig)
         row.votes += [(n, background, vote) for n in words]
         row.slots.append(-1)
     return row
+
+
+def _as_int32(bits: int) -> int:
+    """32 bits as an int32 has them: the highest is its sign."""
+    return bits - (1 << 32) if bits >= 1 << 31 else bits
 
 
 def _slots(prompt: Prompt, limit: int) -> list[int]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,16 +65,19 @@ class ModulationConfig:
         deciding_sizes: whose affinities are averaged, where layers come in several sizes: those of the last layer of
             "all" sizes, of the "finest" or of the "coarsest" alone.
         average_decay: how much of that average, and of the means that balance, is kept at each call. In [0, 1).
-        average_smoothing: with ownership="average": standard deviation of the Gaussian that smooths the average before the
-            patches are given to their owners, as a part of the picture's shorter side: what an entity covers hangs
+        average_smoothing: with ownership="average": standard deviation of the Gaussian that smooths the average before
+            the patches are given to their owners, as a part of the picture's shorter side: what an entity covers hangs
             together, and single votes err. Attend-and-Excite (Chefer et al., arXiv 2301.13826) smooths its maps, too.
             In 0 to 0.5; 0: not at all.
         owned_above: with ownership="average": a patch is owned only where the winner's affinity is more than so many
             times its mean over the patches; elsewhere it is nobody's and sees every token. 0: every patch is owned.
         equalize_entities: how far the weights of the entities' words make up for unequal attention, in 0 to 1: at 1 an
-            entity that the patches attend to half as much as to the others weighs twice as much, at most e^2 times.
-            Against neglected entities, which Attend-and-Excite excites by gradients.
-        share_heads: one owner per patch, from the mean over the heads, instead of one per head.
+            entity that the patches attend to half as much as to another weighs twice as much as that one. Each
+            entity's own factor stays in e^-2 to e^2, so that two may come to differ by e^4. Against neglected entities,
+            which Attend-and-Excite excites by gradients. No effect where regions are given by hand.
+        share_heads: one owner per patch, from the mean over the heads, instead of one per head. No effect with
+            ownership="average" and where regions are given by hand: all heads are handed one map, unless another tool
+            has merged a layer's patches, which then votes.
         unowned_background: let the global words vote too; a patch that they win belongs to nobody and sees every
             token.
         renormalize: divide by the modulated sum of weights (True) or by the unmodulated one (False).
@@ -96,19 +100,19 @@ class ModulationConfig:
     global_weight: _CurveField = _CurveField(Curve("linear", 1.0, 0.8))
     detail_weight: _CurveField = _CurveField(Curve("linear", 1.0, 1.3))
     vote: str = "sum"
-    balanced: bool = False
+    balanced: bool = True
     ownership: str = "average"
     deciding_sizes: str = "finest"
-    average_decay: float = 0.5
-    average_smoothing: float = 0.0
-    owned_above: float = 1.5
+    average_decay: float = 0.3
+    average_smoothing: float = 0.075
+    owned_above: float = 1.2
     equalize_entities: float = 0.0
     share_heads: bool = True
     unowned_background: bool = False
     renormalize: bool = True
     bos: str = "plain"
-    eos: str = "masked"
-    padding: str = "masked"
+    eos: str = "global"
+    padding: str = "global"
     self_attention_layers: tuple[str, ...] = ("*",)
     cross_attention_layers: tuple[str, ...] = ("*",)
     backend: str = "auto"
@@ -148,7 +152,8 @@ class ModulationConfig:
             raise ValueError(f"owned_above is {self.owned_above!r}; it must be 0 or more, and finite")
         for name in ("self_attention_layers", "cross_attention_layers"):
             patterns = getattr(self, name)
-            if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+            is_sequence = isinstance(patterns, Sequence) and not isinstance(patterns, str)
+            if not is_sequence or not all(isinstance(pattern, str) for pattern in patterns):
                 raise TypeError(f"{name} is {patterns!r}; it must be a sequence of patterns")
             object.__setattr__(self, name, tuple(patterns))
 

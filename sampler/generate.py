@@ -26,6 +26,16 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 RECORD_FORMAT = 1
 _RECORDED_PACKAGES = ("torch", "diffusers", "transformers", "spacy")
+# what fields of Settings may be, and how that is said; True and False count as bool alone
+_TYPES: tuple[tuple[tuple[str, ...], Any, str], ...] = (
+    (("prompt", "device", "dtype"), str, "text"),
+    (("negative_prompt", "model"), str | None, "text or None"),
+    (("steps", "seed"), int, "a whole number"),
+    (("width", "height"), int | None, "a whole number or None"),
+    (("guidance_scale",), int | float, "a number"),
+    (("modulation",), bool, "true or false"),
+    (("config",), ModulationConfig, "a ModulationConfig"),
+)
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -65,8 +75,11 @@ class Settings:
     config: ModulationConfig = dataclasses.field(default=ModulationConfig())  # frozen: one serves them all
 
     def __post_init__(self):
-        if not isinstance(self.prompt, str):
-            raise TypeError(f"prompt is {self.prompt!r}; it must be text")
+        for names, allowed, wanted in _TYPES:
+            for name in names:
+                value = getattr(self, name)
+                if not isinstance(value, allowed) or (isinstance(value, bool) and allowed is not bool):
+                    raise TypeError(f"{name} is {value!r}; it must be {wanted}")
         if not 1 <= self.steps <= 1000:
             raise ValueError(f"steps is {self.steps}; it must lie in 1 to 1000")
         if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
@@ -85,7 +98,9 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Settings":
-        """The inverse of `to_dict`. Raises ValueError for unknown keys."""
+        """The inverse of `to_dict`. Raises ValueError for unknown keys, TypeError for what is no dict."""
+        if not isinstance(values, dict):
+            raise TypeError(f"settings are a dict, not {type(values).__name__}")
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"settings have unknown keys {unknown}; known are {sorted(known)}")
@@ -106,7 +121,7 @@ class Generated:
 
 
 def generate(settings: Settings, pipe: Any = None) -> Generated:
-    """Make the image.
+    """Make the image. Warns of weights in the prompt that these settings leave without effect.
 
     Args:
         settings: what to make.
@@ -123,6 +138,11 @@ def generate(settings: Settings, pipe: Any = None) -> Generated:
 
     # The text that is encoded is the one without weight syntax: a tokenizer would take "(hat:1.3)" for words.
     understood = parse_prompt(settings.prompt, weights=True)
+    if understood.weights and not (settings.modulation and settings.config.modulates_cross_attention):
+        warnings.warn(
+            "word weights have no effect: they weigh in cross-attention, which these settings leave as it is",
+            stacklevel=2,
+        )
     if pipe is None:
         pipe = load_pipeline(settings)
         if settings.model is None and is_shipped() and (warning := beyond_the_world(understood.text)):

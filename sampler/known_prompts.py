@@ -1,7 +1,9 @@
 """What a modulated pipeline's prompts are: what each text means, and which embeddings were made from it."""
 
+import functools
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,8 +12,13 @@ from attnmod.parser.align import CLIP_LENGTH, SPLITS, align_tokens
 from attnmod.parser.prompt import Prompt
 from attnmod.parser.second import join_second
 from attnmod.parser.syntax import parse_prompt
-from attnmod.sampler.pickup import MatchedRows, PromptBook
+from attnmod.sampler.pickup import KnownRow, MatchedRows, PromptBook, Source
 from attnmod.sampler.regions import read_masks
+
+# Texts set by hand whose meaning is kept, with their masks; the one set first goes first. Many enough to set a list of
+# prompts ahead of its runs; few enough for a server that sets one with every request: of four entities, masks of
+# 1024x1024 take 16 MB a text.
+KEPT_BY_HAND = 256
 
 
 class KnownPrompts:
@@ -23,7 +30,7 @@ class KnownPrompts:
 
     Attributes:
         latest: the prompts that were paired with embeddings last, one per text.
-        by_hand: prompts set by hand, by their text.
+        by_hand: prompts set by hand, by their text, the one set last at the end; KEPT_BY_HAND at most.
         book: rows of embeddings with their prompts.
     """
 
@@ -50,20 +57,34 @@ class KnownPrompts:
         several = not isinstance(prompt, str | Prompt)
         if several and masks is not None:
             raise TypeError("masks go with one prompt; call set_prompt for each")
-        parsed = [self._parse(one) for one in (prompt if several else [prompt])]
+        # Not `_parse`, which takes what was set by hand before: a text is to mean again what the parser reads in it.
+        parsed = [
+            one if isinstance(one, Prompt) else parse_prompt(one, model=self._spacy_model)
+            for one in (prompt if several else [prompt])
+        ]
         if embeddings is not None and (embeddings.ndim != 3 or embeddings.shape[0] != len(parsed)):
             raise ValueError(
                 f"prompt_embeds has shape {tuple(embeddings.shape)}; {len(parsed)} prompts need"
                 f" [{len(parsed)}, tokens, channels]"
             )
         regions = None if masks is None else read_masks(masks, parsed[0])
+        meant = {one.text: one for one in parsed}
+        if embeddings is None:
+            known, given = self._paired_anew(list(self.book.rows), meant, split), []
+        else:  # the split is theirs, not that of other embeddings of the same text
+            known = self._paired_anew(self.book.rows_beside(embeddings), meant, None)
+            given = self._paired(parsed, embeddings, split=split)
+        # Nothing below fails: a call that raises has changed nothing.
+        self.book.rows = known
         for one in parsed:
+            self._drop(one.text)
             self.by_hand[one.text] = one
-            self._masks.pop(one.text, None)
         if regions is not None:
             self._masks[parsed[0].text] = regions
-        if embeddings is not None:
-            self._remember(parsed, embeddings, split=split)
+        for text in list(self.by_hand)[:-KEPT_BY_HAND]:
+            self._drop(text)
+        if given:
+            self._remember(given)
 
     def note_encoded(self, given: dict[str, Any], embeddings: torch.Tensor, negative: torch.Tensor | None) -> None:
         """Keep texts beside the embeddings that the pipeline has made of them.
@@ -80,40 +101,82 @@ class KnownPrompts:
             texts = _as_list(given["prompt"])
             seconds = _as_list(given.get("prompt_2") or texts)
             parsed = [self._parse(text) for text in texts]
-            self._remember(parsed, embeddings, None if seconds == texts else [self._parse(text) for text in seconds])
+            others = None if seconds == texts else [self._parse(text) for text in seconds]
+            self._remember(self._paired(parsed, embeddings, others))
 
     def match(self, embeddings: torch.Tensor) -> MatchedRows:
         """The prompt and the regions of each row [R, T, C]. Syncs once."""
         matched = self.book.match(embeddings)
         matched.masks = [None if prompt is None else self._masks.get(prompt.text) for prompt in matched.prompts]
+        # Embeddings passed to the pipeline are not encoded anew, and their text may have been set since they were.
+        known = {id(row.prompt) for row in self.book.rows}
+        now = {prompt.text: prompt for prompt in matched.prompts if prompt is not None}
+        self.latest = [one if id(one) in known else now.get(one.text, one) for one in self.latest]
         return matched
 
-    def _parse(self, prompt: str | Prompt) -> Prompt:
-        if isinstance(prompt, Prompt):
-            return prompt
-        return self.by_hand.get(prompt) or parse_prompt(prompt, model=self._spacy_model)
+    def _parse(self, text: str) -> Prompt:
+        return self.by_hand.get(text) or parse_prompt(text, model=self._spacy_model)
 
-    def _remember(
+    def _drop(self, text: str) -> None:
+        """Forget what was set by hand for a text."""
+        self.by_hand.pop(text, None)
+        self._masks.pop(text, None)
+
+    def _paired(
         self,
         prompts: list[Prompt],
         embeddings: torch.Tensor,
         seconds: list[Prompt] | None = None,
         split: str | None = None,
-    ) -> None:
-        """Pair prompts (seconds: what the second encoder reads) with embeddings [n, T, C], adjacent rows of each."""
-        length = embeddings.shape[1]
-        tokenizer = getattr(self._pipe, "tokenizer", None) or self._pipe.tokenizer_2
-        latest = []
-        for prompt, second in zip(prompts, seconds or [None] * len(prompts), strict=True):
-            # A prompt that has its tokens keeps them: their weights may have been set by hand.
-            if len(prompt.tokens) != length:
-                prompt = _align(prompt, tokenizer, length, split)
-            if second is not None:
-                prompt = join_second(prompt, _align(second, self._pipe.tokenizer_2, length))
-            latest.append(prompt)
-        self.latest = latest
-        for prompt, rows in zip(latest, embeddings.split(embeddings.shape[0] // len(latest)), strict=True):
-            self.book.remember(rows[0], prompt)
+    ) -> list[KnownRow]:
+        """Prompts (seconds: what the second encoder reads) with embeddings [n, T, C], adjacent rows of each."""
+        rows = []
+        of_each = embeddings.split(embeddings.shape[0] // len(prompts))
+        for prompt, second, adjacent in zip(prompts, seconds or [None] * len(prompts), of_each, strict=True):
+            source = Source(prompt, second, split)
+            rows.append(KnownRow(adjacent[0], self._pair(source, embeddings.shape[1]), source))
+        return rows
+
+    def _paired_anew(self, rows: list[KnownRow], meant: dict[str, Prompt], split: str | None) -> list[KnownRow]:
+        """The rows, those of texts that are set with the prompts that these have now.
+
+        So their prompts and the masks, which are found by text, are of one and the same call of `set_prompt`.
+
+        Args:
+            rows: of the book.
+            meant: prompts by their text. Where `prompt_2` was another text, each of the two is the one meant now or, if
+                it is not among these, what it was; then they are joined again.
+            split: where the windows of these texts are cut; None is where they were.
+        """
+        pair = functools.cache(self._pair)  # runs of one prompt leave many equal rows
+        anew = []
+        for row in rows:
+            source = row.source
+            if source is not None and not source.texts.isdisjoint(meant):
+                first, second = source.first, source.second
+                source = Source(
+                    meant.get(first.text, first),
+                    None if second is None else meant.get(second.text, second),
+                    split or source.split,
+                )
+                row = replace(row, prompt=pair(source, row.embedding.shape[0]), source=source)
+            anew.append(row)
+        return anew
+
+    def _pair(self, source: Source, length: int) -> Prompt:
+        """The prompt of an embedding of this length, with its tokens."""
+        prompt, tokenizer = source.first, getattr(self._pipe, "tokenizer", None) or self._pipe.tokenizer_2
+        # A prompt that has its tokens keeps them: their weights may have been set by hand.
+        if len(prompt.tokens) != length:
+            prompt = _align(prompt, tokenizer, length, source.split)
+        if source.second is None:
+            return prompt
+        return join_second(prompt, _align(source.second, self._pipe.tokenizer_2, length))
+
+    def _remember(self, rows: list[KnownRow]) -> None:
+        self.latest = [row.prompt for row in rows if row.prompt is not None]
+        for row in rows:
+            self.book.remember(row.embedding, row.prompt, row.source)
 
 
 def _align(prompt: Prompt, tokenizer: Any, length: int, split: str | None = None) -> Prompt:
@@ -131,7 +194,7 @@ def _align(prompt: Prompt, tokenizer: Any, length: int, split: str | None = None
                 f"{prompt.text[:40]!r}... has more than {CLIP_LENGTH} tokens, and tools cut such texts at different"
                 ' places; taken is split="tokens", as sd_embed does. Say handle.set_prompt(..., split=...):'
                 ' "sentences" for Compel',
-                stacklevel=5,  # whoever called the handle's set_prompt, by way of _remember and set_prompt here
+                stacklevel=6,  # whoever called the handle's set_prompt, by way of _pair, _paired and set_prompt here
             )
     return aligned
 

@@ -126,8 +126,9 @@ class RunningAffinity:
         if merged and not seen and not self._told:
             self._told = True
             warnings.warn(
-                "another tool has merged the patches of all layers that decide who owns them: these vote for themselves,"
-                ' and nobody owns the patches of the others; take ownership="layer", or other deciding_sizes',
+                "another tool has merged the patches of all layers that decide who owns them: these vote for"
+                ' themselves, and nobody owns the patches of the others; take ownership="layer", or other'
+                " deciding_sizes",
                 stacklevel=2,
             )
         # The levels' means add up; one that has seen nothing yet adds nothing. Only their relation matters.

@@ -7,7 +7,6 @@ bit for bit.
 """
 
 import sys
-from collections import deque
 from dataclasses import dataclass, field
 
 import torch
@@ -19,11 +18,32 @@ REMEMBERED_ROWS = 128
 
 
 @dataclass(frozen=True)
+class Source:
+    """What the text encoders have read for a row, from which its prompt is made for its T tokens.
+
+    first is of `prompt`, second of `prompt_2` where that is another text; split is where a text of several windows was
+    cut, None where nobody has said so.
+    """
+
+    first: Prompt
+    second: Prompt | None = None
+    split: str | None = None
+
+    @property
+    def texts(self) -> set[str]:
+        return {prompt.text for prompt in (self.first, self.second) if prompt is not None}
+
+
+@dataclass(frozen=True)
 class KnownRow:
-    """One row of text embedding [T, C]; prompt is None for a negative prompt, which stays plain."""
+    """One row of text embedding [T, C].
+
+    prompt has T tokens; it is None for a negative prompt, which stays plain. source is what the prompt was made from.
+    """
 
     embedding: torch.Tensor
     prompt: Prompt | None
+    source: Source | None = None
 
 
 @dataclass
@@ -41,19 +61,32 @@ class MatchedRows:
 
 
 class PromptBook:
-    """Remembers embeddings with their prompts, newest first."""
+    """Remembers embeddings with their prompts.
+
+    Attributes:
+        rows: what is remembered, newest first.
+    """
 
     def __init__(self):
-        self._rows: deque[KnownRow] = deque(maxlen=REMEMBERED_ROWS)
+        self.rows: list[KnownRow] = []
 
-    def remember(self, embedding: torch.Tensor, prompt: Prompt | None) -> None:
+    def remember(self, embedding: torch.Tensor, prompt: Prompt | None, source: Source | None = None) -> None:
         """Pair a row of text embedding [T, C] with its prompt."""
         # A view would keep a whole batch alive, and would follow edits that the caller makes in place.
-        self._rows.appendleft(KnownRow(embedding.detach().clone(), prompt))
+        row = KnownRow(embedding.detach().clone(), prompt, source)
+        self.rows = [row, *self.rows][:REMEMBERED_ROWS]
+
+    def rows_beside(self, embeddings: torch.Tensor) -> list[KnownRow]:
+        """What is remembered of other embeddings than these [R, T, C]. Syncs for every row of this shape."""
+
+        def is_one_of_these(row: KnownRow) -> bool:
+            return bool((embeddings == row.embedding.to(embeddings)).flatten(1).all(dim=1).any())
+
+        return [row for row in self.rows if row.embedding.shape != embeddings.shape[1:] or not is_one_of_these(row)]
 
     def match(self, embeddings: torch.Tensor) -> MatchedRows:
         """The prompt of each row [R, T, C]. A row of zeros is the empty negative prompt of SDXL. Syncs once."""
-        known = [row for row in self._rows if row.embedding.shape == embeddings.shape[1:]]
+        known = [row for row in self.rows if row.embedding.shape == embeddings.shape[1:]]
         candidates = [torch.zeros_like(embeddings[0])] + [row.embedding.to(embeddings) for row in known]
         equal = torch.stack([(embeddings == candidate).flatten(1).all(dim=1) for candidate in candidates], dim=1)
         matched = MatchedRows([], [], 0)

@@ -228,7 +228,7 @@ class RunSoFar:
 
 
 def same_prompts(prompts: list[Prompt | None], earlier: list[Prompt | None]) -> list[int | None] | None:
-    """Where each of the prompts stands among the earlier ones, each place once; None if one of them does not, or all are.
+    """Where each prompt stands among the earlier ones, each place once; None if one is missing, or there is no prompt.
 
     >>> cat, dog = Prompt.from_entities("a cat", []), Prompt.from_entities("a dog", [])
     >>> same_prompts([dog, dog], [None, None, dog, dog]), same_prompts([cat], [None, dog]), same_prompts([None], [dog])

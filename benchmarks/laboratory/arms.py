@@ -17,6 +17,9 @@ MECHANISMS = {
     "mask": ("hidden_weight",),
     "reweighting": ("global_weight", "detail_weight", "equalize_entities"),
 }
+# names of results; a file of arms must have another
+TAKEN = ("steps", "search", "combinations", "confirmation", "headline", "ablation", "guidance")
+TAKEN += ("layers", "diagnosis", "sheet")
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,17 @@ class Arm:
         name: in tables.
         config: None is the pipeline as it is.
         guidance_scale, steps: of the pipeline's call.
+        baseline: the name of the arm that it is held against, "" for the experiment's first. No picture depends on it.
     """
 
     name: str
     config: ModulationConfig | None = None
     guidance_scale: float = GUIDANCE
     steps: int = STEPS
+    baseline: str = ""
 
     def settings(self) -> dict[str, Any]:
-        """Everything but the name that its pictures depend on, with model and noise."""
+        """What its pictures depend on, with model and noise."""
         config = None if self.config is None else self.config.to_dict()
         return {"config": config, "guidance_scale": self.guidance_scale, "steps": self.steps}
 
@@ -46,13 +51,14 @@ class Arm:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Arms that are compared on the same prompts and noise; the first is what the others are held against.
+    """Arms that are compared on the same prompts and noise.
 
     Attributes:
         name, about: for tables.
-        arms: the first one is the baseline.
+        arms: each is held against its baseline, where that is another.
         split: whose prompts.
         prompts, repeats: how many prompts, and pictures of each.
+        against: what the baselines are, in words.
     """
 
     name: str
@@ -61,6 +67,15 @@ class Experiment:
     split: str = "test"
     prompts: int = 200
     repeats: int = 2
+    against: str = "the first arm"
+
+    def baseline(self, arm: Arm) -> int:
+        """The place of the arm that this one is held against; its own, if it is a baseline itself.
+
+        Raises:
+            ValueError: there is no arm of that name.
+        """
+        return [other.name for other in self.arms].index(arm.baseline) if arm.baseline else 0
 
 
 def changed(base: ModulationConfig, **values: Any) -> ModulationConfig:
@@ -68,9 +83,12 @@ def changed(base: ModulationConfig, **values: Any) -> ModulationConfig:
 
 
 def with_mechanisms(base: ModulationConfig, mechanisms: tuple[str, ...]) -> ModulationConfig:
-    """Only these of the three mechanisms, as base has them."""
+    """Only these of the three mechanisms, as base has them. Tokens that it takes out are part of its mask."""
     kept = {field for mechanism in mechanisms for field in MECHANISMS[mechanism]}
-    return changed(base, **{field: value for field, value in OFF.items() if field not in kept})
+    off = {field: value for field, value in OFF.items() if field not in kept}
+    if "mask" not in mechanisms:
+        off |= {token: "plain" for token in ("bos", "eos", "padding") if getattr(base, token) == "absent"}
+    return changed(base, **off)
 
 
 def headline(base: ModulationConfig) -> Experiment:
@@ -87,14 +105,15 @@ def ablation(base: ModulationConfig) -> Experiment:
 
 
 def guidance(base: ModulationConfig) -> Experiment:
+    """Stock and modulated at each scale, the latter held against the former."""
     scales = (1.0, 2.0, 3.0, 5.0, 7.0, 9.0, 12.0)
     arms = [
-        Arm(f"{name}, guidance {scale:g}", config, guidance_scale=scale)
+        Arm(f"{name}, guidance {scale:g}", config, guidance_scale=scale, baseline=f"stock, guidance {scale:g}")
         for scale in scales
         for name, config in (("stock", None), ("modulated", base))
     ]
-    arms.sort(key=lambda arm: arm.config is not None or arm.guidance_scale != GUIDANCE)  # stock at 5 first
-    return Experiment("guidance", "the scale of classifier-free guidance from 1 to 12", tuple(arms))
+    about = "the scale of classifier-free guidance from 1 to 12"
+    return Experiment("guidance", about, tuple(arms), against="stock at the same scale")
 
 
 def from_file(base: ModulationConfig, path: Path) -> Experiment:
@@ -102,14 +121,19 @@ def from_file(base: ModulationConfig, path: Path) -> Experiment:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no such JSON, or settings that ModulationConfig does not allow; the message names the arm.
+        ValueError: no such JSON; settings that ModulationConfig does not allow, or a taken name: the message names the
+            arm; the file's name, which becomes that of the results, is another experiment's.
     """
+    if path.stem in TAKEN:
+        raise ValueError(f"{path}: its results would be named {path.stem}, as those of another experiment; rename it")
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(given, dict) or not all(isinstance(values, dict) for values in given.values()):
         raise ValueError(f'{path} must hold {{"name": {{"field": value}}}}')
+    if "stock" in given:
+        raise ValueError(f"{path}: stock is the name of the pipeline as it is; give that arm another")
     arms = [Arm("stock")]
     for name, values in given.items():
         try:

@@ -49,7 +49,14 @@ def diagnose(pipe: Any, arm: Arm, tasks: Sequence[Task], batch: int = 8) -> Owne
 
     Args:
         arm: with a mask; without one nobody owns anything.
+
+    Raises:
+        ValueError: the arm's mask never works, or there are no tasks.
     """
+    if arm.config is None or not arm.config.cross_attention_layers or arm.config.hidden_weight.is_constantly(1.0):
+        raise ValueError(f"diagnosis: the mask of the arm {arm.name!r} never works, so that nobody owns a patch")
+    if not tasks:
+        raise ValueError("diagnosis: there are no prompts of several entities among those asked for; ask for more")
     sums: dict[str, list[np.ndarray]] = {name: [] for name in ("strongest", "nobody", "starved")}
     boxes, found, lost = [], [], []
     whole, unread = [], 0

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attnmod.benchmarks.laboratory.arms import Experiment
-from attnmod.benchmarks.laboratory.bootstrap import Estimate, difference, estimate
+from attnmod.benchmarks.laboratory.bootstrap import LEVEL, Estimate, difference, estimate
 from attnmod.benchmarks.laboratory.runs import Record, Result
+from attnmod.benchmarks.laboratory.tasks import Task
 from attnmod.benchmarks.miniature.judge import ALL_CATEGORIES, MISTAKES
 
 # name -> one picture's value, or None where the prompt does not ask for it
@@ -44,49 +45,75 @@ def by_prompt(results: Sequence[Result], metric: str, group: str) -> dict[int, f
     return {task: sum(found) / len(found) for task, found in values.items()}
 
 
-def paired(records: Sequence[Record]) -> list[list[Result]]:
-    """Of each record the pictures that all of them have: an interrupted run compares nothing that is not paired."""
-    common = set.intersection(*(set(record.results) for record in records)) if records else set()
-    return [[record.results[key] for key in sorted(common)] for record in records]
+def paired(records: Sequence[Record], tasks: Sequence[Task], repeats: int) -> list[list[Result]]:
+    """Of each record the pictures that were asked for and that all of them have.
+
+    An interrupted run compares nothing that is not paired, and what an earlier, larger run has recorded does not count.
+    """
+    wanted = [(task, repeat) for task in tasks for repeat in range(repeats)]
+    common = [(task.number, repeat) for task, repeat in wanted if all(record.has(task, repeat) for record in records)]
+    return [[record.results[key] for key in common] for record in records]
 
 
-def summarise(experiment: Experiment, records: Sequence[Record], about: Mapping[str, Any]) -> dict[str, Any]:
+def seconds_a_picture(results: Sequence[Sequence[Result]]) -> list[float | None]:
+    """Each arm's median, over the pictures that one process made of all arms: other times do not compare."""
+    together = [
+        place for place, made in enumerate(zip(*results, strict=True)) if len({result.session for result in made}) == 1
+    ]
+    if not together:
+        return [None] * len(results)
+    return [middle.median(found[place].seconds for place in together) for found in results]
+
+
+def summarise(
+    experiment: Experiment, tasks: Sequence[Task], records: Sequence[Record], about: Mapping[str, Any]
+) -> dict[str, Any]:
     """Everything that was measured, as JSON can hold it.
 
     Args:
-        experiment: whose arms; the first is the baseline.
+        experiment: whose arms, how many pictures, and what each arm is held against.
+        tasks: its prompts.
         records: one for each arm.
         about: what else to note: the model, the command, the machine.
     """
-    results = paired(records)
+    results = paired(records, tasks, experiment.repeats)
     arms = []
-    for arm, found in zip(experiment.arms, results, strict=True):
+    for place, (arm, found, seconds) in enumerate(
+        zip(experiment.arms, results, seconds_a_picture(results), strict=True)
+    ):
+        baseline = experiment.baseline(arm)
         figures = {
             group: {
                 metric: {
                     "value": _as_dict(estimate(own := by_prompt(found, metric, group))),
-                    "difference": _as_dict(difference(by_prompt(results[0], metric, group), own))
-                    if arm is not experiment.arms[0]
+                    "difference": _as_dict(difference(by_prompt(results[baseline], metric, group), own))
+                    if baseline != place
                     else None,
                 }
                 for metric in METRICS
             }
             for group in GROUPS
         }
-        seconds = middle.median(result.seconds for result in found) if found else None
-        arms.append({"name": arm.name, **arm.settings(), "seconds_per_picture": seconds, "figures": figures})
+        settings = {**arm.settings(), "baseline": experiment.arms[baseline].name}
+        arms.append({"name": arm.name, **settings, "seconds_per_picture": seconds, "figures": figures})
     pictures = len(results[0]) if results else 0
     return {
         "experiment": experiment.name,
         "about": experiment.about,
+        "against": experiment.against,
         **about,
         "split": experiment.split,
         "prompts": len({result.task for result in results[0]}) if results else 0,
-        "prompts_wanted": experiment.prompts,
+        "prompts_wanted": len(tasks),
         "pictures_per_arm": pictures,
-        "pictures_per_arm_wanted": experiment.prompts * experiment.repeats,
+        "pictures_per_arm_wanted": len(tasks) * experiment.repeats,
         "arms": arms,
     }
+
+
+def is_finished(summary: Mapping[str, Any]) -> bool:
+    """Whether every arm has all pictures that were asked for."""
+    return summary["pictures_per_arm"] == summary["pictures_per_arm_wanted"]
 
 
 def _as_dict(value: Estimate | None) -> dict[str, Any] | None:
@@ -102,34 +129,36 @@ def as_markdown(summary: Mapping[str, Any], groups: Sequence[str] = ("2 to 4",))
     """The figures of a summary, one table for each group of prompts.
 
     Accuracies are percent of pictures, mistakes are a picture's mean number; after each in brackets the difference to
-    the first arm, with its interval, where that leaves out zero (and at least `FEWEST_PROMPTS` prompts ask for it).
+    the arm's baseline, with its interval, where that leaves out zero (and `FEWEST_PROMPTS` prompts or more ask for it).
     """
-    unfinished = summary["pictures_per_arm"] < summary["pictures_per_arm_wanted"]
     made = f"{summary['pictures_per_arm']} pictures an arm, of {summary['prompts']} prompts"
     lines = [
         f"### {summary['experiment']}: {summary['about']}",
         "",
         f"{made} of the {summary['split']} split"
-        + (f" ({summary['pictures_per_arm_wanted']} are meant to be made)" if unfinished else "")
+        + ("" if is_finished(summary) else f" ({summary['pictures_per_arm_wanted']} are meant to be made)")
         + f"; {summary['model_note']}.",
         f"Made by `{summary['command']}`.",
-        "",
+        f"In brackets the difference to {summary['against']} and its {LEVEL:.0%} interval, where that leaves out zero.",
     ]
+    if any(arm["seconds_per_picture"] is None for arm in summary["arms"]):
+        lines.append("No time is given: the arms' pictures were made in different runs, whose times do not compare.")
+    lines.append("")
     percent = ("whole", "attributes", *ALL_CATEGORIES)
     for group in groups:
         lines += [
             f"{_group_title(group)}:",
             "",
-            "| arm | whole prompt | errors against the first arm | "
+            f"| arm | whole prompt | errors against {summary['against']} | "
             + " | ".join(["attributes", *ALL_CATEGORIES, *MISTAKES])
             + " | s a picture |",
             "| --- |" + " --- |" * (4 + len(ALL_CATEGORIES) + len(MISTAKES)),
         ]
-        baseline = summary["arms"][0]["figures"][group]["whole"]["value"]
+        whole = {arm["name"]: arm["figures"][group]["whole"]["value"] for arm in summary["arms"]}
         for arm in summary["arms"]:
-            figures = arm["figures"][group]
+            figures, baseline = arm["figures"][group], whole[arm["baseline"]]
             cells = [_cell(figures[metric], 100 if metric in percent else 1) for metric in METRICS]
-            seconds = "" if arm["seconds_per_picture"] is None else f"{arm['seconds_per_picture']:.2f}"
+            seconds = "-" if arm["seconds_per_picture"] is None else f"{arm['seconds_per_picture']:.2f}"
             row = [arm["name"], cells[0], _errors(figures["whole"]["value"], baseline), *cells[1:], seconds]
             lines.append("| " + " | ".join(row) + " |")
         lines.append("")
@@ -164,9 +193,9 @@ def _errors(value: Mapping[str, Any] | None, baseline: Mapping[str, Any] | None)
 
 
 def gains(summary: Mapping[str, Any], metric: str = "attributes", group: str = "2 to 4") -> dict[str, float]:
-    """By how much each arm is better than the first one; arms without figures are left out."""
+    """By how much each arm is better than its baseline; baselines and arms without figures are left out."""
     found = {}
-    for arm in summary["arms"][1:]:
+    for arm in summary["arms"]:
         change = arm["figures"][group][metric]["difference"]
         if change is not None:
             found[arm["name"]] = change["mean"]

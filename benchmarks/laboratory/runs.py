@@ -2,9 +2,9 @@
 
 A record is one JSON Lines file an arm: a line that says what the arm is, then a line a picture. Its name is a hash of
 the model's files, number type and device, the settings, and the split with its seed, so records of another model or of
-other settings are other files and never mixed; a line knows its prompt, and one of another prompt counts as missing. What
-the hash does not know is the code: after a change of the world, the scorer or the kernels, begin with an empty folder. An
-interrupted run goes on where it stopped.
+other settings are other files and never mixed; a line knows its prompt, and one of another prompt counts as missing.
+What the hash does not know is the code: after a change of the world, the scorer or the kernels, begin with an empty
+folder. An interrupted run goes on where it stopped.
 """
 
 import dataclasses
@@ -192,19 +192,20 @@ def run(
         tasks: all of them, `repeats` times.
         batch: pictures at once.
         deadline: in `time.monotonic()`; no batch begins after it.
-        told: is told how many pictures are done, of how many.
+        told: is told how many of the pictures that are asked for are done, of how many.
 
     Returns:
         whether all is done.
     """
     wanted = [(task, repeat) for repeat in range(repeats) for task in tasks]
     total = len(wanted) * len(arms)
+    done = sum(record.has(task, repeat) for record in records for task, repeat in wanted)
     for part in _parts(wanted, batch):
         for arm, record in zip(arms, records, strict=True):
             todo = [(task, repeat) for task, repeat in part if not record.has(task, repeat)]
             if not todo:
                 continue
-            if deadline is not None and time.monotonic() > deadline:
+            if deadline is not None and time.monotonic() >= deadline:
                 return False
             began = time.perf_counter()
             pictures = painter.paint(
@@ -216,7 +217,8 @@ def run(
                 for (task, repeat), pixels in zip(todo, pictures, strict=True)
             ]
             record.add(results, arm)
-            told(sum(len(one.results) for one in records), total)
+            done += len(results)
+            told(done, total)
     return True
 
 

@@ -79,6 +79,7 @@ FACTORS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "special tokens": {
         "eos, padding plain": {"eos": "plain", "padding": "plain"},
+        "eos, padding masked": {"eos": "masked", "padding": "masked"},
         "padding masked": {"eos": "plain", "padding": "masked"},
         "eos, padding global": {"eos": "global", "padding": "global"},
         "eos, padding absent": {"eos": "absent", "padding": "absent"},

@@ -79,7 +79,9 @@ def as_table(summary: dict[str, dict]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.miniature.assess", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.miniature.assess", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--model", type=Path, default=DEFAULT_FOLDER, metavar="DIR")
     parser.add_argument("--prompts", type=int, default=100, help="of each group (100)")
     parser.add_argument("--things", nargs="+", choices=GROUPS, default=GROUPS, help="groups (all)")
@@ -88,6 +90,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--guidance-scale", type=float, default=5.0, metavar="SCALE")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there, too")
     options = parser.parse_args(arguments)
+    for name in ("prompts", "steps"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} is {getattr(options, name)}; it must be at least 1")
+    if not (options.model / "model_index.json").is_file():
+        parser.error(f"--model is {options.model}, where no model_index.json lies: it is no saved miniature")
     pipe = StableDiffusionXLPipeline.from_pretrained(options.model, local_files_only=True, add_watermarker=False)
     pipe.set_progress_bar_config(disable=True)
     summary = summarise(

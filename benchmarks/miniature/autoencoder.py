@@ -1,17 +1,17 @@
 """The miniature's autoencoder: trained first, alone, on the pictures; then it encodes them all, once."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from attnmod.benchmarks.miniature.config import MiniatureConfig
-from attnmod.benchmarks.miniature.data import cached
+from attnmod.benchmarks.miniature.data import cached, written_whole
 
 _ENCODED_AT_ONCE = 50
 _LATENT_NOISE = 0.08  # standard deviation, about that of the encoder's posterior
@@ -161,8 +161,7 @@ def fold_normalisation(vae: AutoencoderKL, mean: np.ndarray, deviation: np.ndarr
 
 def trained_autoencoder(vae: AutoencoderKL, pixels: np.ndarray, config: MiniatureConfig, folder: Path) -> None:
     """Give it its trained weights: as many cycles as the folder holds are read, the rest trained."""
-    for cycle in range(config.vae_cycles):
-        path = folder / f"autoencoder-{config.fingerprint(*VAE_FIELDS)}-{cycle}.safetensors"
+    for cycle, path in enumerate(_autoencoder_files(config, folder)):
         _kept(path, vae, lambda cycle=cycle: train_autoencoder(vae, pixels, config, cycle))
 
 
@@ -171,16 +170,58 @@ def refined_decoder(
 ) -> None:
     """Give it its refined decoder: read from the folder, or trained and written there."""
     if config.decoder_steps:
-        path = folder / f"decoder-{config.fingerprint(*VAE_FIELDS, 'decoder_steps')}.safetensors"
+        path = _decoder_file(config, folder)
         _kept(path, vae, lambda: refine_decoder(vae, pixels, latents, config))
 
 
+def require_autoencoder(config: MiniatureConfig, folder: Path, decoder: bool = False) -> None:
+    """Make sure that the autoencoder whose latents a UNet was trained on lies there: no other would fit the UNet.
+
+    Args:
+        config: of that training. One that began with another model's autoencoder needs none.
+        folder: of that training.
+        decoder: ask for the refined decoder, too. It may be trained anew without harm, but takes its time.
+
+    Raises:
+        FileNotFoundError: a file is missing; the message says which.
+    """
+    if config.begins_with:
+        return
+    needed = _autoencoder_files(config, folder)
+    if decoder and config.decoder_steps:
+        needed.append(_decoder_file(config, folder))
+    for path in needed:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing, a part of the autoencoder that the checkpoint there belongs to"
+            )
+
+
+def _autoencoder_files(config: MiniatureConfig, folder: Path) -> list[Path]:
+    """After each of its cycles."""
+    name = f"autoencoder-{config.fingerprint(*VAE_FIELDS)}"
+    return [folder / f"{name}-{cycle}.safetensors" for cycle in range(config.vae_cycles)]
+
+
+def _decoder_file(config: MiniatureConfig, folder: Path) -> Path:
+    return folder / f"decoder-{config.fingerprint(*VAE_FIELDS, 'decoder_steps')}.safetensors"
+
+
 def _kept(path: Path, vae: AutoencoderKL, train: Callable[[], list[float]]) -> None:
-    """Load the weights from the file; train and write them first where it is missing."""
+    """Load the weights from the file; train and write them first where it is missing.
+
+    Raises:
+        OSError: they could not be written; nothing half-written is left.
+        ValueError: the file is damaged.
+    """
     if not path.is_file():
         losses = train()
-        partial = path.with_name(path.name + ".partial")
-        save_file({name: value.contiguous() for name, value in vae.state_dict().items()}, partial)
-        np.save(path.with_suffix(".losses.npy"), np.asarray(losses, np.float32))
-        os.replace(partial, path)
-    vae.load_state_dict(load_file(path, device=str(vae.device)))
+        with written_whole(path.with_suffix(".losses.npy")) as partial, open(partial, "wb") as stream:
+            np.save(stream, np.asarray(losses, np.float32))
+        with written_whole(path) as partial:
+            save_file({name: value.contiguous() for name, value in vae.state_dict().items()}, partial)
+    try:
+        weights = load_file(path, device=str(vae.device))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or damaged ({error}). It was left as it is: move it away") from None
+    vae.load_state_dict(weights)

@@ -7,6 +7,7 @@ metadata the step and the settings. No random state: every draw of the training 
 import json
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from attnmod.benchmarks.miniature.config import MiniatureConfig
+from attnmod.benchmarks.miniature.data import written_whole
 
 CHECKPOINT = "checkpoint.safetensors"  # in the training's folder
 FORMAT = "attnmod miniature training 1"
@@ -26,9 +28,9 @@ class TrainingState:
     """Named float32 tensors on the CPU or the training's device; `losses` is float32 [step]."""
 
     step: int
-    weights: dict[str, torch.Tensor]
-    averaged: dict[str, torch.Tensor]
-    moments: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    weights: Mapping[str, torch.Tensor]
+    averaged: Mapping[str, torch.Tensor]
+    moments: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     losses: list[float]
 
 
@@ -44,15 +46,12 @@ def save_checkpoint(path: Path, state: TrainingState, config: MiniatureConfig) -
     tensors["losses"] = torch.tensor(state.losses, dtype=torch.float32)
     metadata = {"format": FORMAT, "step": str(state.step), "config": json.dumps(config.to_dict())}
     content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata)
-    partial = path.with_name(path.name + ".partial")
     try:
-        with open(partial, "wb") as stream:
+        with written_whole(path) as partial, open(partial, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         kept = f"the one at {path} stays" if path.exists() else "there is no older one"
         warnings.warn(f"the checkpoint of step {state.step} could not be written ({error}); {kept}", stacklevel=2)
         return False

@@ -4,10 +4,12 @@ Picture i and its prompts follow from (seed, i) alone, so a larger set begins wi
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from attnmod.benchmarks.miniature.config import MiniatureConfig
@@ -47,8 +49,23 @@ def cached(files: list[Path], make: Callable[[], list[np.ndarray]]) -> list[np.n
     """The arrays in the files, made and written first where one is missing."""
     if not all(path.is_file() for path in files):
         for path, array in zip(files, make(), strict=True):
-            partial = path.with_name(path.name + ".partial")
-            with open(partial, "wb") as stream:
+            with written_whole(path) as partial, open(partial, "wb") as stream:
                 np.save(stream, array)
-            os.replace(partial, path)
     return [np.load(path) for path in files]
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A name to write a file under, which then becomes `path`; if that fails, nothing of it is left.
+
+    Raises:
+        OSError: it could not be written, also where safetensors says so in an error of its own.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written: {error}") from None
+    finally:
+        partial.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionXLPipeline
+from safetensors import SafetensorError
 
 from attnmod.benchmarks.miniature.model import save_pipeline
 from attnmod.benchmarks.miniature.prompts import vocabulary
@@ -27,7 +28,9 @@ def export(run: Path, out: Path) -> int:
         The size of what was written, in bytes.
 
     Raises:
-        FileNotFoundError, ValueError: no checkpoint, a damaged one, or weights that take more than `SIZE_LIMIT`.
+        FileNotFoundError: no checkpoint, or not the autoencoder that it was trained with.
+        ValueError: a damaged checkpoint, or weights that take more than `SIZE_LIMIT`.
+        OSError: it could not be written. Nothing of it is left behind then.
     """
     pipe, _, _ = averaged_pipeline(run, torch.device("cpu"))
     partial = out.with_name(out.name + ".partial")
@@ -45,13 +48,17 @@ def export(run: Path, out: Path) -> int:
             if target.is_dir():
                 shutil.rmtree(target)
             path.replace(target)
+    except SafetensorError as error:
+        raise OSError(f"{out} could not be written: {error}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return size
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.miniature.export", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.miniature.export", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="of the training")
     parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, metavar="FOLDER")
     options = parser.parse_args(arguments)

@@ -4,24 +4,32 @@ python -m benchmarks.miniature.sheet --run FOLDER      writes loss.png and sheet
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from attnmod.benchmarks.miniature.autoencoder import require_autoencoder
 from attnmod.benchmarks.miniature.checkpoint import TrainingState, load_checkpoint
 from attnmod.benchmarks.miniature.prompts import write_prompt
 from attnmod.benchmarks.miniature.train import CHECKPOINT, prepare, trained_weights
-from attnmod.benchmarks.miniature.world import SIZE, draw_scene
+from attnmod.benchmarks.miniature.world import SIZE, SPLITS, draw_scene
 
 _COLUMNS, _MARGIN = 8, 2
 _INK, _PAPER, _LINE = (40, 40, 40), (255, 255, 255), (200, 60, 40)
 
 
 def averaged_pipeline(run: Path, device: torch.device):
-    """(pipeline with the averaged weights of the run's checkpoint, its state, its settings)."""
+    """(pipeline with the averaged weights of the run's checkpoint, its state, its settings).
+
+    Raises:
+        FileNotFoundError: no checkpoint, or not the autoencoder that it was trained with.
+        ValueError: one of them is damaged.
+    """
     state, config = load_checkpoint(run / CHECKPOINT)
+    require_autoencoder(config, run, decoder=True)
     pipe, _, _, _ = prepare(config, run, device)
     put_averaged(pipe, state)
     pipe.set_progress_bar_config(disable=True)
@@ -94,13 +102,21 @@ def loss_curve(losses: list[float], width: int = 640, height: int = 320) -> Imag
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.miniature.sheet", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.miniature.sheet", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="of the training")
     parser.add_argument("--per-count", type=int, default=8, help="prompts of one, of two, three and four things (8)")
-    parser.add_argument("--split", default="train")
+    parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--guidance-scale", type=float, default=5.0)
     options = parser.parse_args(arguments)
-    pipe, state, _ = averaged_pipeline(options.run, torch.device("cpu"))
+    if options.per_count < 1:
+        parser.error(f"--per-count is {options.per_count}; it must be at least 1")
+    try:
+        pipe, state, _ = averaged_pipeline(options.run, torch.device("cpu"))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     prompts = fixed_prompts(options.split, options.per_count)
     pictures = draw_samples(pipe, prompts, guidance_scale=options.guidance_scale)
     path = options.run / f"sheet-{state.step:06d}.png"

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from attnmod.benchmarks.miniature.autoencoder import (
     normalise,
     reconstruction_error,
     refined_decoder,
+    require_autoencoder,
     trained_autoencoder,
 )
 from attnmod.benchmarks.miniature.beginning import keep_beginning, load_beginning
@@ -60,6 +62,7 @@ class Trainer:
         self.latents, self.tokens = latents, tokens
         self.device = pipe.unet.device
         self.step = 0
+        self.is_whole = True  # not while a step changes the weights: such a state is of no step
         self.losses: list[float] = []
         self.weights = trained_weights(pipe)
         self.averaged = {name: weight.detach().clone() for name, weight in self.weights.items()}
@@ -100,19 +103,23 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.weights.values(), self.config.clip_norm)
+        value = loss.item()
+        self.is_whole = False
         self.optimizer.step()
         decay = min(self.config.ema, (1 + self.step) / (_EMA_WARMUP + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.averaged.values()), list(self.weights.values()), 1 - decay)
         self.step += 1
-        self.losses.append(loss.item())
-        return self.losses[-1]
+        self.losses.append(value)
+        self.is_whole = True
+        return value
 
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents, tokens, and which prompts are kept (float [B], zero for guidance), as seed and step decide."""
         size, count = self.config.batch, len(self.latents)
-        places = np.arange(self.step * size, (self.step + 1) * size)
-        orders = {e: np.random.default_rng((self.config.seed, 2, e)).permutation(count) for e in set(places // count)}
+        places = range(self.step * size, (self.step + 1) * size)
+        epochs = {place // count for place in places}
+        orders = {epoch: np.random.default_rng((self.config.seed, 2, epoch)).permutation(count) for epoch in epochs}
         chosen = np.array([orders[place // count][place % count] for place in places])
         random = np.random.default_rng((self.config.seed, 3, self.step))
         tokens = self.tokens[chosen, random.integers(self.tokens.shape[1], size=size)]
@@ -191,15 +198,55 @@ def prepare(config: MiniatureConfig, folder: Path, device: torch.device):
     return pipe, latents, tokens, reconstruction_error(pipe.vae, pixels[-200:])
 
 
-def train(config: MiniatureConfig, folder: Path, device: torch.device, checkpoint_minutes: float = 5.0) -> Trainer:
+class Interruption:
+    """SIGINT and SIGTERM, taken as a wish that the training reads between two steps; a second one interrupts at once.
+
+    So does the first while nothing reads it: where `is_read` is False. Used as a context in the main thread; afterwards
+    the signals do what they did before.
+    """
+
+    def __init__(self) -> None:
+        self.is_read = self.is_wished = False
+
+    def __enter__(self) -> "Interruption":
+        # also where a shell lets a background job ignore the first of them
+        self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, _number: int, _frame: FrameType | None) -> None:
+        if self.is_wished or not self.is_read:
+            raise KeyboardInterrupt
+        self.is_wished = True
+
+
+def train(
+    config: MiniatureConfig,
+    folder: Path,
+    device: torch.device,
+    checkpoint_minutes: float = 5.0,
+    interruption: Interruption | None = None,
+) -> Trainer:
     """Train to the last step, from the folder's checkpoint if there is one.
 
     Raises:
+        KeyboardInterrupt: somebody wished so. The last whole step is in the checkpoint, unless a second wish, or one
+            that did not wait for the step's end, left nothing but the checkpoint before.
+        FileNotFoundError: there is a checkpoint, but not the autoencoder that it was trained with.
         ValueError: the checkpoint is damaged or of other settings.
         OSError: the last checkpoint could not be written.
     """
+    interruption = interruption or Interruption()
     path = folder / CHECKPOINT
-    resumed = load_checkpoint(path, config)[0] if path.exists() else None  # before hours of work, not after
+    resumed = None
+    if path.exists():  # before hours of work, not after
+        resumed, settings = load_checkpoint(path, config)
+        require_autoencoder(settings, folder)
+        if resumed.step > config.steps:
+            print(f"{path} has {resumed.step} steps already, more than the {config.steps} asked for: nothing to train")
     pipe, latents, tokens, error = prepare(config, folder, device)
     trainer = Trainer(pipe, latents, tokens, config)
     if resumed is not None:
@@ -207,9 +254,12 @@ def train(config: MiniatureConfig, folder: Path, device: torch.device, checkpoin
     parameters = sum(weight.numel() for weight in trainer.weights.values())
     print(f"autoencoder: error {error:.2f} of 255. Weights to train: {parameters / 1e6:.2f} M. Step {trainer.step}")
     saved_at, saved = time.monotonic(), trainer.step
+    interruption.is_read = True
     try:
         with tqdm(total=config.steps, initial=trainer.step, desc="miniature", mininterval=5) as bar:
             while trainer.step < config.steps:
+                if interruption.is_wished:
+                    raise KeyboardInterrupt
                 trainer.advance()
                 bar.update()
                 bar.set_postfix(loss=f"{np.mean(trainer.losses[-200:]):.4f}", refresh=False)
@@ -218,7 +268,7 @@ def train(config: MiniatureConfig, folder: Path, device: torch.device, checkpoin
                         saved = trainer.step
                     saved_at = time.monotonic()
     finally:  # also when interrupted
-        if saved != trainer.step and save_checkpoint(path, trainer.state(), config):
+        if trainer.is_whole and saved != trainer.step and save_checkpoint(path, trainer.state(), config):
             saved = trainer.step
     if saved != trainer.step:
         raise OSError(f"the checkpoint of the last step could not be written to {path}")
@@ -226,22 +276,27 @@ def train(config: MiniatureConfig, folder: Path, device: torch.device, checkpoin
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.miniature.train", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.miniature.train", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="holds everything; made if missing")
     parser.add_argument("--steps", type=int, default=MiniatureConfig.steps, help="of the UNet and text encoders")
     parser.add_argument("--begin-with", type=Path, metavar="DIR", help="a saved miniature, to train it on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--checkpoint-minutes", type=float, default=5.0, metavar="MINUTES")
     options = parser.parse_args(arguments)
-    options.run.mkdir(parents=True, exist_ok=True)
-    for ending in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first of itself
-        signal.signal(ending, signal.default_int_handler)
+    if options.steps < 1:
+        parser.error(f"--steps is {options.steps}; it must be at least 1")
     try:
-        beginning = keep_beginning(options.begin_with, options.run)
-        config = MiniatureConfig(steps=options.steps, begins_with=beginning)
-        train(config, options.run, torch.device(options.device), options.checkpoint_minutes)
+        options.run.mkdir(parents=True, exist_ok=True)
+        with Interruption() as interruption:
+            beginning = keep_beginning(options.begin_with, options.run)
+            config = MiniatureConfig(steps=options.steps, begins_with=beginning)
+            train(config, options.run, torch.device(options.device), options.checkpoint_minutes, interruption)
     except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on from {options.run / CHECKPOINT}", file=sys.stderr)
+        kept = options.run / CHECKPOINT
+        onward = f"; the same command goes on from {kept}" if kept.exists() else " before there was a checkpoint"
+        print(f"interrupted{onward}", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -13,43 +13,14 @@ from attnmod.benchmarks.laboratory import diagnosis, report, search
 from attnmod.benchmarks.laboratory.arms import Arm, Experiment, with_mechanisms
 from attnmod.benchmarks.laboratory.bootstrap import difference, estimate
 from attnmod.benchmarks.laboratory.diagnosis import diagnose
-from attnmod.benchmarks.laboratory.runs import PipelinePainter, Record, model_fingerprint, run
+from attnmod.benchmarks.laboratory.runs import PipelinePainter, Record, call, model_fingerprint, run
 from attnmod.benchmarks.laboratory.sheet import draw_sheet
 from attnmod.benchmarks.laboratory.tasks import draw_tasks
 from attnmod.benchmarks.miniature.scorer import read_picture
-from attnmod.benchmarks.miniature.world import COLOURS, Scene, combination_split, render
+from attnmod.benchmarks.miniature.world import Scene, combination_split, render
 from attnmod.sampler.config import ModulationConfig
 from attnmod.sampler.patch import modulate
-
-STOCK, MODULATED = Arm("stock"), Arm("modulated", ModulationConfig())
-ABOUT = {"command": "-", "model_note": "a painter"}
-
-
-class Painter:
-    """Renders what is asked for; arms named in `mistaken` get the first thing's colour wrong in every other task."""
-
-    def __init__(self, mistaken=("stock",)):
-        self.mistaken = mistaken
-        self.asked: list[tuple[str, int, int]] = []
-
-    def paint(self, arm, tasks, seeds):
-        self.asked += [(arm.name, task.number, seed) for task, seed in zip(tasks, seeds, strict=True)]
-        return np.stack([self._picture(arm, task, seed) for task, seed in zip(tasks, seeds, strict=True)])
-
-    def _picture(self, arm, task, seed):
-        scene = task.scene
-        if arm.name in self.mistaken and task.number // 4 % 2:
-            used = {thing.colour for thing in scene.things}
-            wrong = next(colour for colour in COLOURS if colour not in used)
-            scene = dataclasses.replace(
-                scene, things=(dataclasses.replace(scene.things[0], colour=wrong), *scene.things[1:])
-            )
-        return render(scene, np.random.default_rng(seed)).pixels
-
-
-def records_of(folder, arms, model="model"):
-    return [Record(folder, model, arm, "test", 0) for arm in arms]
-
+from tests.benchmarks.toy_painter import ABOUT, MODULATED, STOCK, Painter, Silent, records_of
 
 # -- tasks
 
@@ -108,7 +79,7 @@ def test_known_mistakes_are_counted(tmp_path):
     records = records_of(tmp_path, arms)
     assert run(painter, arms, tasks, records, repeats=2, batch=5)
     experiment = Experiment("headline", "test", arms, prompts=32, repeats=2)
-    summary = report.summarise(experiment, records, ABOUT)
+    summary = report.summarise(experiment, tasks, records, ABOUT)
     stock, modulated = (arm["figures"]["all"] for arm in summary["arms"])
     assert stock["colour"]["value"]["mean"] == 0.5
     assert stock["content"]["value"]["mean"] == 1.0
@@ -203,7 +174,7 @@ def test_out_of_time_leaves_the_arms_paired(tmp_path):
     assert not run(Painter(), arms, tasks, records, repeats=1, batch=2, deadline=0.0)
     run(Painter(), arms[:1], tasks, records[:1], repeats=1, batch=2)
     run(Painter(), arms[1:], tasks[:4], records[1:], repeats=1, batch=2)
-    summary = report.summarise(Experiment("headline", "test", arms, prompts=8, repeats=1), records, ABOUT)
+    summary = report.summarise(Experiment("headline", "test", arms, repeats=1), tasks, records, ABOUT)
     assert summary["pictures_per_arm"] == 4
     assert "(8 are meant to be made)" in report.as_markdown(summary, ["all"])
 
@@ -234,12 +205,15 @@ def test_the_ablation_has_every_set_of_mechanisms_once():
     assert not mask.equalize_entities
 
 
-def test_the_guidance_sweep_holds_stock_at_the_default_scale_first():
-    arms = experiments.guidance(ModulationConfig()).arms
-    assert arms[0].config is None
-    assert arms[0].guidance_scale == experiments.GUIDANCE
-    assert {arm.guidance_scale for arm in arms} == {1.0, 2.0, 3.0, 5.0, 7.0, 9.0, 12.0}
-    assert len(arms) == 14
+def test_the_guidance_sweep_holds_each_arm_against_stock_at_its_own_scale():
+    experiment = experiments.guidance(ModulationConfig())
+    assert {arm.guidance_scale for arm in experiment.arms} == {1.0, 2.0, 3.0, 5.0, 7.0, 9.0, 12.0}
+    assert len(experiment.arms) == 14
+    for arm in experiment.arms:
+        assert experiment.arms[experiment.baseline(arm)] == dataclasses.replace(
+            arm, name=f"stock, guidance {arm.guidance_scale:g}", config=None
+        )
+        assert dataclasses.replace(arm, baseline="").fingerprint == arm.fingerprint
 
 
 def test_arms_from_a_file(tmp_path):
@@ -274,7 +248,8 @@ def test_the_search_takes_the_winners(tmp_path, capsys):
         ["search", "--prompts", "16", "--repeats", "1", "--records", str(tmp_path / "r"), "--results", str(tmp_path)]
         + ["--factors", "vote", "balance"]
     )
-    laboratory = alignment.Laboratory(options, _Silent(), "model")
+    laboratory = alignment.Laboratory(options, Silent(), "model")
+    laboratory.base = ModulationConfig(vote="sum", balanced=False)
     laboratory.painter = Painter(mistaken=("stock", "base", "vote head"))
     laboratory.search()
     confirmed = json.loads((tmp_path / "alignment-confirmation.json").read_text())
@@ -284,11 +259,6 @@ def test_the_search_takes_the_winners(tmp_path, capsys):
     assert confirmed["tasks_seed"] == 1
     assert confirmed["split"] == "validation"
     assert "100.0" in capsys.readouterr().out
-
-
-class _Silent:
-    def set_progress_bar_config(self, **_):
-        pass
 
 
 @pytest.mark.parametrize("wrong", [["nothing"], ["arms"], ["--batch", "0"], ["headline", "--prompts", "-1"]])
@@ -329,6 +299,15 @@ def test_a_pipeline_paints_stock_and_modulated_from_the_same_noise(pipe, tmp_pat
     modulated = painter.paint(Arm("modulated", ModulationConfig(), steps=2), tasks, seeds)
     assert not np.array_equal(stock, modulated)
     assert np.array_equal(stock, painter.paint(Arm("stock", steps=2), tasks, seeds))  # taken off again
+
+
+def test_every_picture_has_its_noise_and_its_guidance(pipe):
+    PipelinePainter(pipe)
+    task = draw_tasks("test", 2)[1]
+    first, second = call(pipe, Arm("stock", steps=2), [task, task], [1, 2])
+    assert not np.array_equal(first, second), "one seed for all"
+    weak, strong = (call(pipe, Arm("stock", steps=2, guidance_scale=scale), [task], [1]) for scale in (1.0, 7.0))
+    assert not np.array_equal(weak, strong)
 
 
 def test_diagnosis_counts_patches(pipe):

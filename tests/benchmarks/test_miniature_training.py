@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 from itertools import pairwise
 
@@ -63,7 +64,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(run):
 
 
 def test_more_steps_may_be_asked_for(run, tmp_path):
-    (tmp_path / CHECKPOINT).write_bytes((run / CHECKPOINT).read_bytes())
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
     assert train(dataclasses.replace(TOY, steps=5), tmp_path, CPU).step == 5
 
 

@@ -56,6 +56,21 @@ def test_tomesd(pipe):
     works_beside(pipe, lambda: tomesd.apply_patch(pipe, ratio=0.5, use_rand=False), lambda: tomesd.remove_patch(pipe))
 
 
+@pytest.mark.parametrize("config", ["described", "default"])
+def test_tomesd_that_merges_the_patches_that_attend_to_the_text(pipe, config):
+    """Merged patches vote by their layers, and have no place in a map; nobody is said to own what a layer has masked."""
+    tomesd = pytest.importorskip("tomesd")
+    config = dataclasses.replace(ModulationConfig.preset(config), hidden_weight=0.0)
+    tomesd.apply_patch(pipe, ratio=0.5, use_rand=False, merge_crossattn=True, max_downsample=2)
+    with modulate(pipe, config, maps=True) as handle, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*merged the patches.*")
+        masked = pipe(PROMPT, num_inference_steps=2, generator=torch.Generator().manual_seed(0), output_type="latent")
+        layers = {name for call in handle._state.record._calls for names, _ in call.owners.values() for name in names}
+        assert handle.entity_map().shape == (1, 8, 8)
+    assert torch.isfinite(masked.images).all()
+    assert len(layers) < len(handle.cross_attention_layers)
+
+
 def test_deepcache(pipe):
     deepcache = pytest.importorskip("DeepCache")
     helper = deepcache.DeepCacheSDHelper(pipe=pipe)

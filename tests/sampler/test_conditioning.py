@@ -1,5 +1,6 @@
 """Prompts -> tensors, without a UNet."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -12,7 +13,14 @@ from attnmod.sampler.conditioning import MOST_EQUALIZED, condition_rows
 from attnmod.sampler.untrained import CLIP_BPE
 
 PLAIN = dict(
-    temperature=0.5, hidden_weight=0, global_weight=1, detail_weight=1, ownership="layer", eos="plain", padding="plain"
+    temperature=0.5,
+    hidden_weight=0,
+    global_weight=1,
+    detail_weight=1,
+    balanced=False,
+    ownership="layer",
+    eos="plain",
+    padding="plain",
 )
 TEXT = "a red robot with a blue hat and a cat"
 
@@ -124,6 +132,26 @@ def test_more_entities_than_bits(tokenizer):
         rows = condition_rows([prompt], 154, ModulationConfig(**PLAIN), "cpu")
     bits = [value & 0xFFFFFFFF for value in rows.entity_bits[0].tolist()]
     assert {value for value in bits if value != 0xFFFFFFFF} == {1 << g for g in range(32)}
+
+
+@pytest.mark.parametrize("count", [30, 31, 36])
+def test_a_background_beside_as_many_entities_as_bits(tokenizer, count):
+    """Masked tokens are the background's alone; its bit may be the sign of int32."""
+    words = [f"item{i}" for i in range(count)]
+    prompt = align_tokens(Prompt.from_entities(" ".join(words), [[word] for word in words]), tokenizer, length=154)
+    config = ModulationConfig(**{**PLAIN, "unowned_background": True, "eos": "masked", "padding": "masked"})
+    with pytest.warns(UserWarning, match="first 31") if count > 31 else contextlib.nullcontext():
+        rows = condition_rows([prompt], 154, config, "cpu")
+    slot = min(count, 31)
+    assert rows.slots[0][slot] == -1
+    bits = [value & 0xFFFFFFFF for value in rows.entity_bits[0].tolist()]
+    by_kind = {
+        kind: {bits[n] for n, token in enumerate(prompt.tokens) if token.kind == kind} for kind in ("eos", "pad")
+    }
+    assert by_kind == {"eos": {1 << slot}, "pad": {1 << slot}}
+    assert {value for value in bits if value not in (0xFFFFFFFF, 1 << slot)} == {
+        1 << g | 1 << slot for g in range(slot)
+    }
 
 
 def test_a_prompt_of_another_length_is_refused(nested):

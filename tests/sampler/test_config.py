@@ -1,9 +1,11 @@
 import json
 
 import pytest
+import torch
 
-from attnmod import Curve, ModulationConfig
+from attnmod import Curve, ModulationConfig, modulate
 from attnmod.sampler.config import PRESETS
+from attnmod.sampler.untrained import sdxl_shaped_pipeline
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -64,11 +66,35 @@ def test_numbers_become_constant_curves():
         ({"owned_above": True, "ownership": "average"}, TypeError, "owned_above"),
         ({"equalize_entities": 1.1}, ValueError, "equalize_entities"),
         ({"self_attention_layers": "mid*"}, TypeError, "self_attention_layers"),
+        ({"self_attention_layers": None}, TypeError, "self_attention_layers is None"),
+        ({"cross_attention_layers": 3}, TypeError, "cross_attention_layers is 3"),
+        ({"cross_attention_layers": ["mid*", 3]}, TypeError, "cross_attention_layers"),
+        ({"cross_attention_layers": (pattern for pattern in "*")}, TypeError, "cross_attention_layers"),
     ],
 )
 def test_bad_values_are_refused_by_name(values, error, named):
     with pytest.raises(error, match=named):
         ModulationConfig.from_dict(values)
+
+
+def test_heads_share_a_map_that_they_are_handed_whether_they_are_told_to_or_not():
+    pipe = sdxl_shaped_pipeline(channels=(64, 128), transformer_layers=(1, 1), vae_channels=(32, 32, 32, 32))
+    pipe.set_progress_bar_config(disable=True)
+    text, left = "a red cube and a blue sphere", torch.tensor([[1.0, 0.0]])
+
+    def latents(masks, **settings):
+        with modulate(pipe, ModulationConfig(hidden_weight=0.0, owned_above=0.0, **settings)) as handle:
+            handle.set_prompt(text, masks=masks)
+            call = dict(height=64, width=64, num_inference_steps=3, output_type="latent")
+            return pipe(text, generator=torch.Generator().manual_seed(0), **call).images
+
+    for ownership, masks, is_handed in (
+        ("average", None, True),
+        ("layer", [left, 1 - left], True),
+        ("layer", None, False),
+    ):
+        shared, own = (latents(masks, ownership=ownership, share_heads=share) for share in (True, False))
+        assert torch.equal(shared, own) == is_handed
 
 
 def test_a_file_that_is_no_configuration(tmp_path):

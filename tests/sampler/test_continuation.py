@@ -8,7 +8,7 @@ from diffusers import StableDiffusionXLPipeline
 
 import attnmod.sampler.state as state
 from attnmod import ModulationConfig, modulate
-from tests.handwired import wish_latents
+from tests.handwired import COLOURS, wish_latents
 from tests.sampler.test_ownership import AVERAGE, HALVES, PROMPT
 
 CONFIG = ModulationConfig(**AVERAGE)
@@ -126,3 +126,24 @@ def test_after_no_numbers_everything_is_as_before(handwired):
         fresh = handwired(PROMPT, latents=wish_latents(HALVES), **options).images
         handwired(PROMPT, latents=wish_latents(HALVES) * float("nan"), **options)
         assert torch.equal(handwired(PROMPT, latents=wish_latents(HALVES), **options).images, fresh)
+
+
+def test_prompts_of_one_batch_have_owners_of_their_own(handwired):
+    """Two prompts, two images each, guidance on: every patch ends in the colour of its own entity alone."""
+    texts = [PROMPT, "a green cone and a red cube"]
+    wishes = [HALVES, HALVES, *[[["green"] * 4 + ["red"] * 4] * 8] * 2]
+    with modulate(handwired, CONFIG, maps=True) as handle:
+        images = handwired(
+            texts,
+            latents=torch.cat([wish_latents(one) for one in wishes]),
+            num_images_per_prompt=2,
+            num_inference_steps=3,
+            guidance_scale=2.0,
+            output_type="latent",
+        ).images
+        assert handle.entity_map(step=-1).tolist() == [[[0] * 4 + [1] * 4] * 8] * 4
+    for image, wished in zip(images, wishes, strict=True):
+        for column in (3, 12):
+            colour = torch.tensor(COLOURS[wished[3][column // 2]])
+            seen = image[:3, 3, column]
+            assert torch.allclose(seen / seen.norm(), colour / colour.norm(), atol=1e-3)

@@ -1,7 +1,9 @@
 """`attnmod generate`, as a function and as a command."""
 
+import dataclasses
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -16,16 +18,22 @@ from attnmod.sampler.generate import Settings, free_name, load_pipeline, output_
 from attnmod.sampler.untrained import sdxl_shaped_pipeline
 
 PROMPT = "a red cube and a blue sphere"
+WEIGHTED = "a (red cube:1.5) and a blue sphere"
 QUICK = ["--steps", "2", "--width", "64", "--height", "96"]
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    """A small pipeline saved as safetensors."""
+def small():
+    pipe = sdxl_shaped_pipeline(channels=(64, 64), transformer_layers=(1, 1), vae_channels=(32, 32, 32, 32))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory, small):
+    """The small pipeline saved as safetensors."""
     folder = tmp_path_factory.mktemp("model")
-    sdxl_shaped_pipeline(channels=(64, 64), transformer_layers=(1, 1), vae_channels=(32, 32, 32, 32)).save_pretrained(
-        folder
-    )
+    small.save_pretrained(folder)
     return folder
 
 
@@ -138,6 +146,35 @@ def test_odd_prompts(here, model, prompt):
     assert read_record(here / "x.json").prompt == prompt
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(modulation=False),
+        dict(config=ModulationConfig.preset("neutral")),
+        dict(config=ModulationConfig.preset("temperature")),
+        dict(config=ModulationConfig(cross_attention_layers=())),
+    ],
+)
+def test_weights_that_nothing_reads_are_told_of_once(small, options):
+    quick = dict(steps=1, width=64, height=64)
+    with pytest.warns(UserWarning, match="word weights have no effect") as warned:
+        weighted = generation.generate(Settings(WEIGHTED, **quick, **options), small)
+    assert [warning.filename for warning in warned if warning.category is UserWarning] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for prompt in (PROMPT, "a (red cube:1.0) and a blue sphere"):
+            plain = generation.generate(Settings(prompt, **quick, **options), small)
+    assert np.array_equal(np.asarray(weighted.image), np.asarray(plain.image)), "no effect indeed"
+
+
+@pytest.mark.parametrize("preset", ["default", "mask", "reweighting"])
+def test_weights_that_are_read_are_no_matter(small, preset):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        settings = Settings(WEIGHTED, steps=1, width=64, height=64, config=ModulationConfig.preset(preset))
+        generation.generate(settings, small)
+
+
 def test_settings_survive_json():
     settings = Settings(PROMPT, steps=3, width=64, config=ModulationConfig.preset("mask"))
     assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
@@ -209,6 +246,45 @@ def test_bad_arguments_are_one_line(here, capsys, arguments, named):
     assert not [path for path in here.iterdir() if path.name != "generated"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompt", None),
+        ("negative_prompt", 3),
+        ("model", 3),
+        ("steps", "20"),
+        ("steps", 2.5),
+        ("steps", True),
+        ("guidance_scale", "5"),
+        ("guidance_scale", None),
+        ("guidance_scale", False),
+        ("seed", 1.5),
+        ("seed", None),
+        ("width", "64"),
+        ("height", 64.0),
+        ("height", True),
+        ("device", None),
+        ("dtype", 16),
+        ("modulation", "no"),
+        ("modulation", 0),
+        ("config", "mask"),
+        ("config", None),
+    ],
+)
+def test_a_value_of_another_type_is_named(name, value):
+    with pytest.raises(TypeError, match=rf"{name} is {value!r}; it must be"):
+        Settings(**{"prompt": PROMPT, name: value})
+
+
+def test_every_setting_has_a_type():
+    checked = [name for names, _, _ in generation._TYPES for name in names]
+    assert sorted(checked) == sorted(field.name for field in dataclasses.fields(Settings))
+
+
+def test_numbers_that_are_whole_may_be_a_guidance_scale():
+    assert Settings(PROMPT, guidance_scale=3).guidance_scale == 3
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="cuda works here")
 def test_a_device_that_is_not_there(here, capsys):
     assert "device is 'cuda'" in error_of(capsys, "generate", PROMPT, "--device", "cuda")
@@ -224,7 +300,15 @@ def test_unknown_settings_in_a_config(here, capsys):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"format": 0}', '{"format": 1, "settings": {"prompt": "x", "colour": 1}}']
+    "text",
+    [
+        "{",
+        "[]",
+        '{"format": 0}',
+        '{"format": 1, "settings": {"prompt": "x", "colour": 1}}',
+        '{"format": 1, "settings": {"prompt": "x", "steps": "20"}}',
+        '{"format": 1, "settings": []}',
+    ],
 )
 def test_a_broken_record(here, capsys, text):
     (here / "r.json").write_text(text)

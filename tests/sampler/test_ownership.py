@@ -17,7 +17,15 @@ from tests.handwired import COLOURS, STRENGTH, stock_mixture, wish_latents
 PROMPT = "a red cube and a blue sphere"
 HALVES = [["red"] * 4 + ["blue"] * 4] * 8
 AVERAGE = dict(
-    temperature=1, hidden_weight=0, global_weight=1, detail_weight=1, deciding_sizes="all", owned_above=0, eos="plain"
+    temperature=1,
+    hidden_weight=0,
+    global_weight=1,
+    detail_weight=1,
+    balanced=False,
+    deciding_sizes="all",
+    average_smoothing=0,
+    owned_above=0,
+    eos="plain",
 )
 
 

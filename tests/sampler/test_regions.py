@@ -106,6 +106,22 @@ def test_a_mask_that_grows_is_whole_where_regions_are_given(handwired):
         assert close(run(handwired, PROMPT)[0][:, 3, 3], stock_mixture("red", ["red", "blue"]))
 
 
+def test_attention_is_not_equalized_where_regions_are_given(handwired):
+    """Nothing is observed that could be made equal."""
+    text, wishes = "red and blue and blue", [["blue"] * 8] * 8  # blue is attended to more than red
+    entities = [["red"], [(8, 12)]]
+    config = dataclasses.replace(MASK, hidden_weight=0.5, ownership="average")
+
+    def picture(masks, **settings):
+        with modulate(handwired, dataclasses.replace(config, **settings)) as handle:
+            handle.set_prompt(text, entities=entities, masks=masks)
+            return run(handwired, text, wishes, steps=3)
+
+    masks = [LEFT, 1 - LEFT]
+    assert not torch.equal(picture(None), picture(None, equalize_entities=1.0))
+    assert torch.equal(picture(masks), picture(masks, equalize_entities=1.0))
+
+
 def test_what_does_not_go_together(handwired):
     with modulate(handwired, ModulationConfig()) as handle:
         with pytest.raises(TypeError, match="one prompt"):
