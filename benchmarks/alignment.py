@@ -10,6 +10,7 @@ Experiments, in this order if several are named (headline and sheet if none is):
     headline    stock against modulated: 500 test prompts of 1, 2, 3 and 4 entities by 4 seeds
     ablation    temperature, mask, reweighting: each alone, each pair, all three (200 prompts by 2 seeds)
     guidance    the guidance scale from 1 to 12, modulated against stock at each (200 by 2)
+    regions     masks whose regions are given: what masks can do at their best (validation split)
     layers      which layers know who is where, and from which step on (validation split)
     diagnosis   who owned which patch, step by step, and what became of it
     sheet       a picture of the first test prompts: stock, modulated, and who owns which patch
@@ -39,7 +40,7 @@ from attnmod.sampler.config import PRESETS, ModulationConfig
 
 RESULTS = Path(__file__).with_name("results")
 RECORDS = Path("generated") / "alignment"
-EXPERIMENTS = ("steps", "search", "arms", "headline", "ablation", "guidance", "layers", "diagnosis", "sheet")
+EXPERIMENTS = ("steps", "search", "arms", "headline", "ablation", "guidance", "regions", "layers", "diagnosis", "sheet")
 OWN_PROMPTS = ("search", "layers", "diagnosis", "sheet")  # whose prompts no option draws anew
 SHEET_PROMPTS = 12
 DIAGNOSED_PROMPTS = 48

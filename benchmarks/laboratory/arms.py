@@ -19,7 +19,7 @@ MECHANISMS = {
 }
 # names of results; a file of arms must have another
 TAKEN = ("steps", "search", "combinations", "confirmation", "headline", "ablation", "guidance")
-TAKEN += ("layers", "diagnosis", "sheet")
+TAKEN += ("layers", "regions", "diagnosis", "sheet")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Arm:
         name: in tables.
         config: None is the pipeline as it is.
         guidance_scale, steps: of the pipeline's call.
+        regions: whether the entities' regions are given (`layout.regions`), in place of any vote.
         baseline: the name of the arm that it is held against, "" for the experiment's first. No picture depends on it.
     """
 
@@ -37,12 +38,14 @@ class Arm:
     config: ModulationConfig | None = None
     guidance_scale: float = GUIDANCE
     steps: int = STEPS
+    regions: bool = False
     baseline: str = ""
 
     def settings(self) -> dict[str, Any]:
         """What its pictures depend on, with model and noise."""
         config = None if self.config is None else self.config.to_dict()
-        return {"config": config, "guidance_scale": self.guidance_scale, "steps": self.steps}
+        given = {"regions": True} if self.regions else {}
+        return {"config": config, "guidance_scale": self.guidance_scale, "steps": self.steps, **given}
 
     @property
     def fingerprint(self) -> str:
@@ -102,6 +105,19 @@ def ablation(base: ModulationConfig) -> Experiment:
     sets += [("temperature", "mask", "reweighting")]
     arms = tuple(Arm(" + ".join(chosen), with_mechanisms(base, chosen)) for chosen in sets)
     return Experiment("ablation", "each mechanism alone, each pair, all three", (Arm("stock"), *arms))
+
+
+def regions(base: ModulationConfig) -> Experiment:
+    """What masks can do at their best: who owns which patch is given, from the first step on."""
+    mask = changed(with_mechanisms(base, ("mask",)), hidden_weight=0.0)
+    arms = (
+        Arm("stock"),
+        Arm("modulated", base),
+        Arm("mask, regions given", mask, regions=True),
+        Arm("mask, regions given, special tokens masked", changed(mask, eos="masked", padding="masked"), regions=True),
+    )
+    about = "masks whose regions are given, against those that are voted for"
+    return Experiment("regions", about, arms, split="validation", prompts=100, repeats=1)
 
 
 def guidance(base: ModulationConfig) -> Experiment:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from attnmod.benchmarks.laboratory.arms import OFF, Arm
+from attnmod.benchmarks.laboratory.layout import entity_ids
 from attnmod.benchmarks.laboratory.runs import call
 from attnmod.benchmarks.laboratory.tasks import Task
 from attnmod.benchmarks.miniature.judge import judge, match
@@ -149,7 +150,7 @@ def _runs(
             prompts = handle.prompts
         for place, task in enumerate(part):
             own = {layer: owner[:, place] for layer, owner in maps.items()}
-            yield task, _entity_ids(task, prompts[place]), pictures[place], own
+            yield task, entity_ids(task, prompts[place]), pictures[place], own
 
 
 def _middle(box: tuple[int, int, int, int]) -> tuple[float, float, float, float]:
@@ -157,18 +158,6 @@ def _middle(box: tuple[int, int, int, int]) -> tuple[float, float, float, float]
     left, top, right, bottom = box
     across, down = (right - left) / 5, (bottom - top) / 5
     return left + across, top + down, right - across, bottom - down
-
-
-def _entity_ids(task: Task, prompt: Any) -> list[int] | None:
-    """The entity of each of the scene's things, or None where one was read as something else."""
-    ids = []
-    for thing in task.scene.things:
-        names = (thing.shape, f"{thing.shape}s", f"{thing.shape}es")
-        matching = [entity.id for entity in prompt.entities if entity.head in names]
-        if len(matching) != 1:
-            return None
-        ids.append(matching[0])
-    return ids
 
 
 def _share_in_box(owned: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:

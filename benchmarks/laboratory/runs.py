@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from attnmod.benchmarks.laboratory.arms import Arm
+from attnmod.benchmarks.laboratory.layout import regions
 from attnmod.benchmarks.laboratory.tasks import Task, fingerprint
 from attnmod.benchmarks.miniature.judge import Verdict, judge
 from attnmod.benchmarks.miniature.scorer import read_picture
@@ -43,11 +44,15 @@ class PipelinePainter:
         pipe.set_progress_bar_config(disable=True)
 
     def paint(self, arm: Arm, tasks: Sequence[Task], seeds: Sequence[int]) -> np.ndarray:
+        from attnmod.parser.syntax import parse_prompt
         from attnmod.sampler.patch import modulate
 
         if arm.config is None:
             return call(self.pipe, arm, tasks, seeds)
-        with modulate(self.pipe, arm.config):
+        with modulate(self.pipe, arm.config) as handle:
+            if arm.regions:
+                for task in tasks:
+                    handle.set_prompt(task.prompt, masks=regions(task, parse_prompt(task.prompt)))
             return call(self.pipe, arm, tasks, seeds)
 
 

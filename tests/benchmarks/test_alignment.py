@@ -310,6 +310,14 @@ def test_every_picture_has_its_noise_and_its_guidance(pipe):
     assert not np.array_equal(weak, strong)
 
 
+def test_given_regions_reach_the_pipeline(pipe):
+    painter, tasks = PipelinePainter(pipe), draw_tasks("test", 4)[1:]
+    seeds = [task.noise_seed(0) for task in tasks]
+    arm = Arm("given", ModulationConfig(hidden_weight=0.0, temperature=1.0), steps=2)
+    voted, given = painter.paint(arm, tasks, seeds), painter.paint(dataclasses.replace(arm, regions=True), tasks, seeds)
+    assert not np.array_equal(voted, given)
+
+
 def test_diagnosis_counts_patches(pipe):
     PipelinePainter(pipe)
     arm = Arm("modulated", ModulationConfig(), steps=2)

@@ -42,7 +42,7 @@ def full(_tensors, path, *_arguments, **_options):
 
 
 def untouched(*_arguments, **_options):
-    raise AssertionError("an autoencoder was trained anew")
+    raise AssertionError("nothing may be trained or drawn here")
 
 
 # -- not writable
@@ -142,6 +142,8 @@ def test_pictures_of_no_training(tmp_path, command):
 )
 def test_bad_arguments_are_told(main, wrong, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "train", untouched)  # at full size
+    monkeypatch.setattr(assess, "assess", untouched)
     with pytest.raises(SystemExit) as ended:
         main(wrong)
     assert ended.value.code == 2

@@ -58,7 +58,7 @@ def test_tomesd(pipe):
 
 @pytest.mark.parametrize("config", ["described", "default"])
 def test_tomesd_that_merges_the_patches_that_attend_to_the_text(pipe, config):
-    """Merged patches vote by their layers, and have no place in a map; nobody is said to own what a layer has masked."""
+    """Merged patches vote by their layers, and have no place in a map."""
     tomesd = pytest.importorskip("tomesd")
     config = dataclasses.replace(ModulationConfig.preset(config), hidden_weight=0.0)
     tomesd.apply_patch(pipe, ratio=0.5, use_rand=False, merge_crossattn=True, max_downsample=2)
