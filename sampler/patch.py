@@ -93,6 +93,7 @@ class ModulationHandle(MapQueries):
         self.self_attention_layers: tuple[str, ...] = ()
         self.cross_attention_layers: tuple[str, ...] = ()
         self._collect_maps = maps
+        self._spacy_model = spacy_model
         self._known = KnownPrompts(pipe, spacy_model)
         self._warned: set[str] = set()
         self._unet = _plain_unet(pipe)
@@ -199,18 +200,21 @@ class ModulationHandle(MapQueries):
     ) -> None:
         """Say what an embedding means, or how a text is to be understood.
 
-        It holds whenever the pipeline is called with that text, until the text is set again.
+        It holds whenever the pipeline is called with that text, or with embeddings known to come from it, until the
+        text is set again; a text set more than 256 texts ago is parsed again.
 
         Args:
-            prompt: a text, which is parsed, or a `Prompt`, taken as it is; or one for each row of the embeddings.
+            prompt: a text, which is parsed, also where it was set by hand before, or a `Prompt`, taken as it is; or one
+                for each row of the embeddings.
             prompt_embeds: text embeddings [N, T, C] that were made elsewhere and will be passed to the pipeline.
             entities: of a single text, by hand, as `Prompt.from_entities` takes them.
             masks: of a single prompt, one for each of its entities: who owns which patch, in place of the vote. A PIL
                 image (white is inside) or a tensor [h, w] in 0 to 1, of any size; None for an entity without a
                 region. Patches that no mask covers are nobody's and see every token.
             split: how a text of more than 77 tokens was cut into windows for its embedding: "tokens" (sd_embed),
-                "sentences" (Compel), "phrases" or "words", as `align_tokens` has it. Left out, "tokens", with a
-                warning where the others would put an entity elsewhere.
+                "sentences" (Compel), "phrases" or "words", as `align_tokens` has it. Left out, it
+                stays as it was told before for embeddings that are known, else "tokens", with a warning where the
+                others would put an entity elsewhere.
 
         Raises:
             ValueError: as many prompts as embeddings are needed; entities that are not in the text; masks that do
@@ -311,7 +315,12 @@ class ModulationHandle(MapQueries):
         """
         if self._undo is None:
             raise RuntimeError("this handle was removed; call modulate(pipe) again")
-        warm_up(self.pipe, self._known.by_hand, sizes, batch, call)
+        known, self._known = self._known, KnownPrompts(self.pipe, self._spacy_model)  # its texts may mean another thing
+        try:
+            warm_up(self.pipe, self._known.by_hand, sizes, batch, call)
+        finally:
+            self._known = known
+            self._state.forget()
         self._known.latest = []
         self._state.record = None
 

@@ -17,7 +17,7 @@ def warm_up(
 
     Args:
         pipe: a modulated pipeline.
-        given: prompts set by hand, by their text; is given those of this run, and loses them again.
+        given: takes the prompts of this run, by their text.
         sizes, batch, call: as in `ModulationHandle.warmup`.
     """
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
@@ -26,20 +26,13 @@ def warm_up(
     with_entities = Prompt.from_entities("a red cube and a blue sphere", [["a red cube"], ["a blue sphere"]])
     without = Prompt.from_entities("red and blue", [])
     prompts = with_entities, without, Prompt.from_entities("", [])
-    before = {prompt.text: given.get(prompt.text) for prompt in prompts}
-    try:
-        for prompt in prompts:
-            given[prompt.text] = prompt
-            for place in places:
-                # a generator of its own: the caller's random numbers stay what they are
-                options = dict(generator=torch.Generator().manual_seed(0), num_inference_steps=_STEPS)
-                options |= dict(output_type="latent") | place | call
-                pipe(prompt=[prompt.text] * batch, **options)
-    finally:
-        for text, prompt in before.items():
-            given.pop(text, None)
-            if prompt is not None:
-                given[text] = prompt
+    for prompt in prompts:
+        given[prompt.text] = prompt
+        for place in places:
+            # a generator of its own: the caller's random numbers stay what they are
+            options = dict(generator=torch.Generator().manual_seed(0), num_inference_steps=_STEPS)
+            options |= dict(output_type="latent") | place | call
+            pipe(prompt=[prompt.text] * batch, **options)
 
 
 def _checked(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

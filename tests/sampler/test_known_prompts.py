@@ -215,3 +215,16 @@ def test_as_many_are_kept_as_is_said(handwired):
     with modulate(handwired) as handle:
         handle.set_prompt([Prompt.from_entities(text, []) for text in texts])
         assert list(handle._known.by_hand) == texts[3:]
+
+
+def test_warmup_leaves_what_is_known_as_it_is(handwired):
+    """Its own texts may be the user's, too: with other entities, with masks, with embeddings that are kept."""
+    with modulate(handwired, "mask") as handle:
+        handle.set_prompt(PROMPT, entities=[BLUE], masks=[LEFT])
+        embeddings, *_ = handwired.encode_prompt(PROMPT, do_classifier_free_guidance=False)
+        before = handle._known.match(embeddings)
+        handle.warmup()
+        after = handle._known.match(embeddings)
+    assert [entity.text for entity in before.prompts[0].entities] == ["a blue sphere"]
+    assert after.prompts == before.prompts
+    assert torch.equal(after.masks[0][0], LEFT)
