@@ -13,6 +13,7 @@ from attnmod.benchmarks.miniature.judge import ALL_CATEGORIES, MISTAKES
 # name -> one picture's value, or None where the prompt does not ask for it
 METRICS: dict[str, Callable[[Result], float | None]] = {
     "whole": lambda result: float(result.verdict.whole),
+    "layout": lambda result: float(result.verdict.layout),
     "attributes": lambda result: result.verdict.attributes,
     **{name: (lambda result, name=name: _as_float(result.verdict.categories[name])) for name in ALL_CATEGORIES},
     **{name: (lambda result, name=name: float(getattr(result.verdict, name))) for name in MISTAKES},
@@ -144,15 +145,15 @@ def as_markdown(summary: Mapping[str, Any], groups: Sequence[str] = ("2 to 4",))
     if any(arm["seconds_per_picture"] is None for arm in summary["arms"]):
         lines.append("No time is given: the arms' pictures were made in different runs, whose times do not compare.")
     lines.append("")
-    percent = ("whole", "attributes", *ALL_CATEGORIES)
+    percent = ("whole", "layout", "attributes", *ALL_CATEGORIES)
     for group in groups:
         lines += [
             f"{_group_title(group)}:",
             "",
             f"| arm | whole prompt | errors against {summary['against']} | "
-            + " | ".join(["attributes", *ALL_CATEGORIES, *MISTAKES])
+            + " | ".join(["layout", "attributes", *ALL_CATEGORIES, *MISTAKES])
             + " | s a picture |",
-            "| --- |" + " --- |" * (4 + len(ALL_CATEGORIES) + len(MISTAKES)),
+            "| --- |" + " --- |" * (5 + len(ALL_CATEGORIES) + len(MISTAKES)),
         ]
         whole = {arm["name"]: arm["figures"][group]["whole"]["value"] for arm in summary["arms"]}
         for arm in summary["arms"]:

@@ -68,6 +68,15 @@ class Verdict:
         """Whether everything that was asked for is there, and nothing else."""
         return self.extra == 0 and not any(right is False for right in self.categories.values())
 
+    @property
+    def layout(self) -> bool:
+        """Whether as many objects are there as were asked for, of each, and where they were asked for.
+
+        What is wrong then is an attribute; where this is False, the picture went wrong before it had any.
+        """
+        placed = self.categories["location"] is not False and self.categories["number"] is not False
+        return placed and not self.lost and not self.extra
+
 
 def judge(scene: Scene, seen: SeenPicture) -> Verdict:
     """Right or wrong, category by category."""

@@ -180,6 +180,19 @@ def test_too_many_is_not_whole():
     assert False not in verdict.categories.values()
 
 
+def test_layout_is_what_is_there_and_where():
+    asked = seen_as(RED_CIRCLE), seen_as(BLUE_SQUARE)
+    swapped = seen_as(RED_CIRCLE, colour="blue"), seen_as(BLUE_SQUARE, colour="red")
+    assert judge(TWO, shown(*asked)).layout
+    assert judge(TWO, shown(*swapped)).layout, "only attributes are wrong"
+    assert not judge(TWO, shown(asked[0])).layout
+    assert not judge(TWO, shown(*asked, asked[1])).layout
+    beside = dataclasses.replace(TWO, relation="left of")
+    placed = [dataclasses.replace(one, centre=(x, 32.0)) for one, x in zip(asked, (48.0, 16.0), strict=True)]
+    assert not judge(beside, shown(*placed)).layout
+    assert judge(dataclasses.replace(TWO, relation="right of"), shown(*placed)).layout
+
+
 def test_what_could_not_be_told_is_wrong():
     verdict = judge(TWO, shown(seen_as(RED_CIRCLE, colour=None), seen_as(BLUE_SQUARE)))
     assert verdict.categories["colour"] is False
