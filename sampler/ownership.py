@@ -6,6 +6,7 @@ balance the next call's votes and, with `ownership="average"`, one owner map tha
 no vote at all.
 """
 
+import contextlib
 import math
 import warnings
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ def gaussian_rows(size: int, deviation: float, like: torch.Tensor) -> torch.Tens
     weight = (-0.5 * (offset / deviation).square()).softmax(0).to(like.dtype)
     place = (torch.arange(size, device=like.device)[:, None] + offset).clamp(0, size - 1)
     return like.new_zeros(size, size).scatter_add_(1, place, weight.expand(size, -1))
+
+
+def _without_autocast(device_type: str) -> contextlib.AbstractContextManager:
+    if not torch.amp.is_autocast_available(device_type):  # as of the meta device
+        return contextlib.nullcontext()
+    return torch.autocast(device_type, enabled=False)
 
 
 @dataclass
@@ -147,7 +154,7 @@ class RunningAffinity:
             total = total + (image if sizes[level] == finest else F.interpolate(image, size=finest, mode="bilinear"))
         if self._smoothing is not None:
             down, across = self._smoothing
-            with torch.autocast(total.device.type, enabled=False):  # few bits would decide who wins
+            with _without_autocast(total.device.type):  # few bits would decide who wins
                 total = down @ total @ across.T
         relative = total / self.rows.mean_affinity.clamp_min(SMALLEST_MEAN_AFFINITY)[:, :, None, None]  # about 1
         votes = relative if self.config.balanced else total

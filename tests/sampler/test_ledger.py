@@ -31,11 +31,11 @@ def test_every_attention_stays_one_call(rows):
 
 
 def test_the_text_is_not_projected_again(rows):
-    """140 products, 0.105 TFLOP and 0.68 GB of weights a step."""
+    """140 products, 0.105 TFLOP and 0.68 GB of weights a step; two small ones smooth the owner map."""
     stock, on = rows["stock"], rows["everything on"]
-    assert stock["matrix products"] - on["matrix products"] == 2 * LAYERS
+    assert stock["matrix products"] - on["matrix products"] == 2 * LAYERS - 2
     assert stock["products GFLOP"] - on["products GFLOP"] == pytest.approx(105, abs=1)
-    assert stock["products MB"] - on["products MB"] > 682
+    assert stock["products MB"] - on["products MB"] > 680
 
 
 def test_calls_besides(rows):
