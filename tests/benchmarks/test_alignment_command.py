@@ -104,7 +104,7 @@ def test_a_wrong_argument_ends_in_one_line(wrong, message, tmp_path, capsys):
     assert not told.out
 
 
-@pytest.mark.parametrize("name", [*(set(alignment.EXPERIMENTS) - {"arms"}), "combinations", "confirmation"])
+@pytest.mark.parametrize("name", [*sorted({*alignment.EXPERIMENTS} - {"arms"}), "combinations", "confirmation"])
 def test_a_file_of_arms_has_a_name_of_its_own(name, tmp_path):
     path = tmp_path / f"{name}.json"
     path.write_text('{"tau": {"temperature": 0.7}}')
