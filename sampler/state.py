@@ -238,9 +238,10 @@ def same_prompts(prompts: list[Prompt | None], earlier: list[Prompt | None]) -> 
     places: list[int | None] = []
     for prompt in prompts:
         place = next((place for place, one in left.items() if one is prompt), None)
-        if prompt is not None and place is None:
+        if place is not None:
+            del left[place]
+        elif prompt is not None:
             return None
-        left.pop(place, None)
         places.append(place)
     return places if any(place is not None for place in places) else None
 
