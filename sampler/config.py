@@ -242,7 +242,7 @@ class ModulationConfig:
             raise ValueError(f"{path}: {error}") from None
 
 
-_REWEIGHTING = ("global_weight", "detail_weight", "equalize_entities")
+REWEIGHTING = ("global_weight", "detail_weight", "equalize_entities")
 _OFF = {"temperature": 1.0, "hidden_weight": 1.0, "global_weight": 1.0, "detail_weight": 1.0, "equalize_entities": 0.0}
 # Every patch belongs to somebody from the first step on, by the vote of each layer for itself: the method as it is
 # described, with a balanced vote. The default's mask begins later, and is surer of itself.
@@ -263,5 +263,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     "described": _DESCRIBED_MASK,
     "temperature": {name: value for name, value in _OFF.items() if name != "temperature"},
     "mask": {**_OFF, **_DESCRIBED_MASK},
-    "reweighting": {name: value for name, value in _OFF.items() if name not in _REWEIGHTING},
+    "reweighting": {name: value for name, value in _OFF.items() if name not in REWEIGHTING},
 }

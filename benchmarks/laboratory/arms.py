@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attnmod.benchmarks.laboratory.tasks import fingerprint
-from attnmod.sampler.config import PRESETS, ModulationConfig
+from attnmod.sampler.config import PRESETS, REWEIGHTING, ModulationConfig
 
 GUIDANCE = 5.0  # as `attnmod generate` has it
 STEPS = 20
@@ -15,7 +15,7 @@ OFF: dict[str, Any] = PRESETS["neutral"]
 MECHANISMS = {
     "temperature": ("temperature",),
     "mask": ("hidden_weight",),
-    "reweighting": ("global_weight", "detail_weight", "equalize_entities"),
+    "reweighting": REWEIGHTING,
 }
 # names of results; a file of arms must have another
 TAKEN = ("steps", "search", "combinations", "confirmation", "headline", "ablation", "guidance")

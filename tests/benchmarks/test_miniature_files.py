@@ -74,16 +74,17 @@ def test_an_export_that_cannot_be_written(copied, tmp_path, monkeypatch, command
 # -- damaged or missing
 
 
+def commands_on(run):
+    """Every command that reads a training's folder, with what it needs beside it."""
+    return (training.main, ["--device", "cpu"]), (export.main, ["--out", run / "out"]), (sheet.main, [])
+
+
 @pytest.mark.parametrize("kind", ["autoencoder", "decoder"])
 def test_a_damaged_autoencoder_is_told_of_and_left_alone(copied, command, kind):
     path = sorted(copied.glob(f"{kind}-*.safetensors"))[-1]
     path.write_bytes(path.read_bytes()[:-50])
     before = path.read_bytes()
-    for main, more in (
-        (training.main, ["--device", "cpu"]),
-        (export.main, ["--out", copied / "out"]),
-        (sheet.main, []),
-    ):
+    for main, more in commands_on(copied):
         status, told = command(main, "--run", copied, *more)
         assert status == 2
         assert told.startswith(f"error: {path} is truncated or damaged (")
@@ -94,11 +95,7 @@ def test_no_other_autoencoder_is_put_to_a_trained_unet(copied, monkeypatch, comm
     path = sorted(copied.glob("autoencoder-*.safetensors"))[-1]
     path.unlink()
     monkeypatch.setattr(autoencoder, "train_autoencoder", untouched)
-    for main, more in (
-        (training.main, ["--device", "cpu"]),
-        (export.main, ["--out", copied / "out"]),
-        (sheet.main, []),
-    ):
+    for main, more in commands_on(copied):
         status, told = command(main, "--run", copied, *more)
         assert status == 2
         assert told.startswith(f"error: {path} is missing, ")
