@@ -1,9 +1,9 @@
 """Who owns which patch, from the affinities that a run has seen so far.
 
 After each UNet call the last cross-attention layer of each deciding size is asked once more how its patches attend to
-the entities: one launch a step for SDXL by default, two if all sizes decide, whatever the number of layers. From the running average follow the means that
-balance the next call's votes and, with `ownership="average"`, one owner map that all its layers read: those then need
-no vote at all.
+the entities: one launch a step for SDXL by default, two if all sizes decide, whatever the number of layers. From the
+running average follow the means that balance the next call's votes and, with `ownership="average"`, one owner map that
+all its layers read: those then need no vote at all.
 """
 
 import contextlib
