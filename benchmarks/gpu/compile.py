@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu.compile --ahead sm_90 --cache .triton     # on any machine, by the same minor Python
 
-Stages say what they will launch by a function `cases(toy, more)`. A worker runs each case's launcher on meta tensors
-and hands what it would launch to Triton's own JIT, up to the launch: the key under which the kernel is kept is then
-the one that the stage will look for. No process here needs a device.
+Stages say what they will launch by a function `cases(toy, more, architecture)`. A worker describes each case's launch
+for meta tensors and hands it to Triton's own JIT, up to the launch: the key under which the kernel is kept is then the
+one that the stage will look for. No process here needs a device.
 
 The cache made ahead is carried to the device as it is (TRITON_CACHE_DIR, or the folder .triton): the binaries and what
 describes them, about a tenth of what Triton writes otherwise.
@@ -24,7 +24,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnmod.benchmarks.gpu.report import LeftOut, Report
+from attnmod.benchmarks.gpu.report import Report
 from attnmod.benchmarks.gpu.stages import STAGES
 from attnmod.benchmarks.launches import Case
 
@@ -41,13 +41,13 @@ class Outcome:
     seconds: float
 
 
-def needed(toy: bool, more: bool) -> dict[str, list[Case]]:
+def needed(toy: bool, more: bool, architecture: str) -> dict[str, list[Case]]:
     """What each stage will launch, as far as it says so; a stage that cannot be asked has none."""
     found: dict[str, list[Case]] = {}
     for stage in STAGES:
         try:
             module = importlib.import_module(stage.module)
-            found[stage.name] = module.cases(toy, more) if hasattr(module, "cases") else []
+            found[stage.name] = module.cases(toy, more, architecture) if hasattr(module, "cases") else []
         except ImportError as error:
             print(f"{stage.name}: what it launches is not compiled beforehand: {error}", flush=True)
     return found
@@ -57,13 +57,11 @@ def run(report: Report) -> None:
     from attnmod.kernels.configs import architecture
 
     with report.check("kernels"):
-        target = architecture(report.device)
-        if report.device.type != "cuda" and not report.toy:
-            raise LeftOut("needs CUDA")
-        by_stage = needed(report.toy, report.more)
+        on_device = report.device.type == "cuda"  # elsewhere two are compiled for one, to see that the workers work
+        target = architecture(report.device) if on_device else "sm_90"
+        by_stage = needed(report.toy, report.more, target)
         cases = list(dict.fromkeys(case for cases in by_stage.values() for case in cases))
-        if report.device.type != "cuda":  # two, for another machine, to see that the workers work
-            target, cases = "sm_90", cases[:2]
+        cases = cases if on_device else cases[:2]
         outcomes = warm(cases, target, report.seconds_left() - 1)
         told = Counter(outcome.what if outcome.what in (HIT, MISS) else "failed" for outcome in outcomes)
         spent = sum(outcome.seconds for outcome in outcomes if outcome.what == MISS)
@@ -160,7 +158,7 @@ def compile_case(case: Case, architecture: str) -> str:
 
 
 def _build_launcher(kernel) -> None:
-    """Older Tritons compile a little C for each signature, at the first launch; where there is no libcuda they cannot."""
+    """Triton compiles a little C for each signature at the first launch, if need be; without libcuda it cannot."""
     from triton.backends.nvidia.driver import CudaLauncher, libcuda_dirs
 
     try:
@@ -212,7 +210,9 @@ class Compilations:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.compile", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu.compile", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--ahead", metavar="ARCHITECTURE", help="for which GPU, such as sm_90")
     parser.add_argument("--cache", type=Path, default=Path(".triton"), help="the folder to fill (.triton)")
     parser.add_argument("--toy", action="store_true", help="what the toy sizes need")
@@ -226,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.ahead:
         parser.error("name the GPU: --ahead sm_90")
     os.environ["TRITON_CACHE_DIR"] = str(options.cache.resolve())
-    by_stage = needed(options.toy, options.more)
+    by_stage = needed(options.toy, options.more, options.ahead)
     cases = list(dict.fromkeys(case for cases in by_stage.values() for case in cases))
     outcomes = warm(cases, options.ahead, float("inf"), options.processes)
     for outcome in outcomes:

@@ -4,7 +4,9 @@ The ceilings are measured, not read off a datasheet: a large copy (bytes read an
 power and temperature are sampled by the supervisor all the time, see `clocks.py`. Nothing here changes a setting.
 """
 
+import importlib
 import importlib.metadata
+import itertools
 import os
 import platform
 import shutil
@@ -110,7 +112,7 @@ def _milliseconds(call: Callable[[], object], repeats: int) -> list[float]:
         call()
         event.record()
     torch.cuda.synchronize()
-    return [start.elapsed_time(end) for start, end in zip(events, events[1:], strict=False)]
+    return [start.elapsed_time(end) for start, end in itertools.pairwise(events)]
 
 
 def _stock_kernels(report: Report) -> None:
