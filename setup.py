@@ -16,6 +16,7 @@ FOLDERS = (
     "benchmarks",
     "benchmarks/miniature",
     "benchmarks/laboratory",
+    "benchmarks/gpu",
 )
 PACKAGES = {f"attnmod.{folder.replace('/', '.')}": folder for folder in FOLDERS}
 
