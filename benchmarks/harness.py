@@ -16,7 +16,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,7 @@ _root: Path | None = None
 class Row:
     """One measurement. Times in ms of a single call, error against float64 relative to the budget (at most 1).
 
-    p20, p50, p80 are the device's time (`timer.Times`, which also says what eager and host are); tflops is taken from
-    p50; at is when it was measured, in seconds since 1970.
+    p20, p50, p80 are the device's time (`timer.Times`, which also says what eager and host are); tflops is of p50.
     """
 
     op: str
@@ -53,7 +52,6 @@ class Row:
     eager: float | None = None
     host: float | None = None
     tflops: float | None = None
-    at: float = field(default_factory=lambda: round(time.time(), 1))
 
 
 @dataclass(frozen=True)

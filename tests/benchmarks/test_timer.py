@@ -1,4 +1,4 @@
-"""The timer: what it rotates, and, on a pretended GPU with a clock of its own, what it counts and what it leaves out."""
+"""The timer: what it rotates and, on a pretended GPU with a clock of its own, what it counts and leaves out."""
 
 import contextlib
 import doctest
@@ -41,7 +41,7 @@ def test_a_cpu_has_no_time_of_its_own_for_launches():
 
 
 class PretendedGPU:
-    """Kernels that take `kernel` us, launched one by one for `launch` us of waiting on the host; a graph's cost none."""
+    """Kernels that take `kernel` us and whose launches hold the host up for `launch` us; a graph's do not."""
 
     def __init__(self, monkeypatch, kernel: float, launch: float, flush: float = 85.0):
         self.kernel, self.launch, self.flush = kernel, launch, flush
