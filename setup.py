@@ -25,6 +25,7 @@ setup(
     package_dir={"attnmod": "attnmod", **PACKAGES},
     package_data={
         "attnmod": ["py.typed"],
+        "attnmod.kernels": ["*.json"],
         "attnmod.sampler.data.clip_bpe": ["*.json", "*.txt", "*.md"],
         "attnmod.sampler.data.miniature": ["*.json", "*.md", "**/*.json", "**/*.txt", "**/*.safetensors"],
     },

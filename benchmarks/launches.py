@@ -1,21 +1,21 @@
 """The launches that ship, recorded without a GPU: what a caller of one shape hands to Triton's compiler.
 
-The launchers run on meta tensors with a recorder in the kernel's place. So what is compiled for another machine is
-what that machine would be given: the tiles of its table, and arguments specialised as Triton specialises them.
+The launches are described for meta tensors. So what is compiled for another machine is what that machine would be
+given: the tiles of its table, and arguments specialised as Triton specialises them.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
-from unittest import mock
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from attnmod.kernels import cross_attention, self_attention
 from attnmod.kernels.configs import Tiles
+from attnmod.kernels.cross_attention import describe_cross_attention
+from attnmod.kernels.plan import Launch
+from attnmod.kernels.self_attention import describe_self_attention
 
 _TYPES = {
     torch.float16: "*fp16",
@@ -52,41 +52,11 @@ class Case:
         return f"{self.op} {self.feature} {str(self.dtype).removeprefix('torch.')} {shape}"
 
 
-@dataclass
-class Launch:
-    """A kernel and the arguments that a launcher gave it."""
-
-    kernel: Any
-    grid: tuple[int, ...]
-    arguments: dict[str, Any]
-
-
-class _Recorder:
-    """Stands in for a jitted kernel and keeps the arguments of its launch."""
-
-    def __init__(self, kernel, launches: list[Launch]):
-        self._kernel, self._launches = kernel, launches
-
-    def __getitem__(self, grid):
-        return lambda **arguments: self._launches.append(Launch(self._kernel, grid, arguments))
-
-
 def record(case: Case, architecture: str) -> Launch:
     """The one launch that this case makes on that architecture."""
-    module, launch, inputs = {
-        "self": (self_attention, self_attention.launch_self_attention, _self_attention_inputs),
-        "cross": (cross_attention, cross_attention.launch_cross_attention, _cross_attention_inputs),
-    }[case.op]
-    launches: list[Launch] = []
-    patches: dict[str, Any] = {
-        name: _Recorder(value, launches) for name, value in vars(module).items() if name.endswith("_attention_kernel")
-    }
-    if case.candidate is not None:
-        patches["self_attention_tiles"] = lambda *_: case.candidate
-    with mock.patch.multiple(module, architecture=lambda device: architecture, **patches):
-        launch(**inputs(case))
-    (only,) = launches
-    return only
+    if case.op == "self":
+        return describe_self_attention(**_self_attention_inputs(case), tiles=case.candidate, device=architecture)
+    return describe_cross_attention(**_cross_attention_inputs(case), device=architecture)
 
 
 def compile_launch(launch: Launch, architecture: str, scale_type: str = "fp32"):

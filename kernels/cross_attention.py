@@ -30,11 +30,13 @@ import triton
 import triton.language as tl
 
 from attnmod.kernels.configs import (
+    Tiles,
     aligned,
     architecture,
     channel_tiles,
     cross_attention_form,
     cross_attention_tiles,
+    generation,
     precision,
     sweep_tiles,
     token_tiles,
@@ -54,6 +56,7 @@ from attnmod.kernels.modulate import (
     present_sum,
     score_peaks,
 )
+from attnmod.kernels.plan import Launch, Plans, alignment
 from attnmod.kernels.prompt import (
     load_hidden_weight,
     prompt_bits,
@@ -76,6 +79,7 @@ from attnmod.kernels.vote import exponent_of, owner_bit, prompt_votes, scale_vot
 
 # With fewer programs than this some processors of an H100 have nothing to do.
 _PROCESSORS = 132
+_plans = Plans()
 
 
 @triton.jit
@@ -238,18 +242,64 @@ def launch_cross_attention(
     out: torch.Tensor,
     owner_out: torch.Tensor | None,
     affinity_out: torch.Tensor | None,
+    form: str | None = None,
+    tiles: Tiles | None = None,
 ) -> None:
-    """Writes out and, where given, owner_out and affinity_out. Allocates nothing and trusts its inputs."""
+    """Writes out and, where given, owner_out and affinity_out. Allocates nothing and trusts its inputs.
+
+    form and tiles None are the table's.
+    """
+    given = dict(locals())
     if out.numel() == 0:
         return
+    tensors = (q, k, v, entity_bits, affinity, log_weights, hidden_weight, owner, out, owner_out, affinity_out)
+    pointers = tuple([None if tensor is None else tensor.data_ptr() for tensor in tensors])
+    key = (
+        q.get_device(),
+        q.dtype,
+        q.shape,
+        k.shape,
+        tuple([None if tensor is None else tensor.stride() for tensor in tensors]),
+        None if affinity is None else (affinity.dtype, affinity.shape[2]),
+        share_heads,
+        renormalize,
+        form,
+        tiles,
+        alignment(*pointers),
+        generation(),
+    )
+    _plans.launch(key, pointers, float(scale), lambda: describe_cross_attention(**given))
+
+
+def describe_cross_attention(
+    *,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    entity_bits: torch.Tensor | None,
+    affinity: torch.Tensor | None,
+    log_weights: torch.Tensor | None,
+    hidden_weight: torch.Tensor | None,
+    owner: torch.Tensor | None,
+    share_heads: bool,
+    renormalize: bool,
+    scale: float,
+    out: torch.Tensor,
+    owner_out: torch.Tensor | None,
+    affinity_out: torch.Tensor | None,
+    form: str | None = None,
+    tiles: Tiles | None = None,
+    device: str = "",
+) -> Launch:
+    """The launch of these arguments, on the architecture of that name or else on q's own."""
     batch, heads, queries, head_dim = q.shape
     tokens = k.shape[2]
     entities = MAX_ENTITIES if affinity is None else affinity.shape[2]
     heads_vote_together = share_heads and owner is None
-    device = architecture(q.device)
+    device = device or architecture(q.device)
     votes = entity_bits is not None and owner is None
-    form = cross_attention_form(device, head_dim, q.element_size(), tokens, votes, heads_vote_together)
-    tiles = cross_attention_tiles(device, head_dim, form, q.element_size())
+    form = form or cross_attention_form(device, head_dim, q.element_size(), tokens, votes, heads_vote_together)
+    tiles = tiles or cross_attention_tiles(device, head_dim, form, queries, q.element_size())
     owner_strides = _strides(owner_out, 3)[:2]
     if owner_out is not None and share_heads:
         owner_strides = (owner_out.stride(0), 0)  # one map for all heads: each writes the same
@@ -264,6 +314,7 @@ def launch_cross_attention(
         owner_ptr=owner,
         out_ptr=out,
         owner_out_ptr=owner_out,
+        affinity_out_ptr=affinity_out,
         q_strides=q.stride()[:3],
         k_strides=k.stride()[:3],
         v_strides=v.stride()[:3],
@@ -274,7 +325,7 @@ def launch_cross_attention(
         owner_strides=_strides(owner, 2),
         out_strides=out.stride()[:3],
         owner_out_strides=owner_strides,
-        scale=scale,
+        scale=float(scale),
         num_queries=queries,
         num_tokens=tokens,
         num_entities=entities,
@@ -299,16 +350,14 @@ def launch_cross_attention(
         arguments["maxnreg"] = tiles.max_registers
     blocks = triton.cdiv(queries, tiles.block_m)
     if form == "prompt":
+        del arguments["affinity_out_ptr"]
         programs = triton.cdiv(blocks, tiles.blocks_per_program)
         arguments |= dict(blocks_per_program=tiles.blocks_per_program, TOKEN_TILES=token_tiles(tokens))
-        _cross_attention_kernel[(programs, heads, batch)](**arguments)
-        return
+        return Launch(_cross_attention_kernel, (programs, heads, batch), arguments)
     heads_per_program = 1
     if heads_vote_together:  # enough programs to fill the processors, each voting over all heads
         heads_per_program = triton.cdiv(heads, min(heads, max(1, _PROCESSORS // (blocks * batch))))
-    _swept_cross_attention_kernel[(blocks, triton.cdiv(heads, heads_per_program), batch)](
-        **arguments,
-        affinity_out_ptr=affinity_out,
+    arguments |= dict(
         affinity_out_strides=_strides(affinity_out, 3)[:2],
         num_heads=heads,
         heads_per_program=heads_per_program,
@@ -316,6 +365,7 @@ def launch_cross_attention(
         SHARE_HEADS=heads_vote_together,
         RETURN_AFFINITY=affinity_out is not None,
     )
+    return Launch(_swept_cross_attention_kernel, (blocks, triton.cdiv(heads, heads_per_program), batch), arguments)
 
 
 def _strides(tensor: torch.Tensor | None, ndim: int) -> tuple[int, ...]:

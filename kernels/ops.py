@@ -20,12 +20,12 @@ from torch import Tensor
 
 from attnmod.kernels import reference, sdpa
 from attnmod.kernels.checks import BACKENDS, check_cross_attention, check_gradients, check_self_attention
-from attnmod.kernels.configs import MAX_HEAD_DIM, MEASURED, architecture, sdpa_is_faster
+from attnmod.kernels.configs import MAX_HEAD_DIM, architecture, generation, self_attention_entry
 from attnmod.kernels.reference import MAX_ENTITIES, default_affinity
 
 __all__ = ["available_backends", "cross_attention", "default_affinity", "self_attention"]
 
-_UNMEASURED = "backend 'auto' takes Triton with tiles chosen by arithmetic; `make gpu PART=tune` measures them"
+_UNMEASURED = "backend 'auto' takes Triton with tiles chosen by arithmetic; `attnmod bench tune` measures them"
 
 _library = torch.library.Library("attnmod", "DEF")
 _library.define(
@@ -195,15 +195,11 @@ def _self_attention_impl(
     scale = _scale(q, scale)
     chosen = _choose_backend(backend, q)
     if backend == "auto" and chosen == "triton":
-        device = architecture(q.device)
-        if device not in MEASURED:
-            _warn_once(f"attnmod: nobody has measured these kernels on {device}: {_UNMEASURED}")
-        elif sdpa_is_faster(device, q.shape[3], q.shape[2]):
-            chosen = "sdpa"
+        chosen = _faster_self_attention(q.device, q.shape[3], q.shape[2], generation())
     if chosen == "triton":
         from attnmod.kernels.self_attention import launch_self_attention
 
-        out = _empty_output(q)
+        out = empty_output(q)
         with _current_device(q):
             launch_self_attention(q=q, k=k, v=v, temperature=temperature, scale=scale, out=out)
         return out
@@ -237,7 +233,7 @@ def _cross_attention_impl(
         "owner": owner,
         "share_heads": share_heads,
         "renormalize": renormalize,
-        "scale": _scale(q, scale),
+        "scale": scale,
     }
     chosen = _choose_backend(backend, q)
     if chosen == "triton":
@@ -283,7 +279,7 @@ def _cross_attention_in_torch(compute: Callable[..., Tensor | tuple[Tensor, ...]
     return [_laid_out(out), *rest]
 
 
-def _empty_output(q: Tensor) -> Tensor:
+def empty_output(q: Tensor) -> Tensor:
     """[B, H, M, D] in the memory layout [B, M, H, D], so that the caller's merge of heads is a view."""
     batch, heads, queries, head_dim = q.shape
     return q.new_empty(batch, queries, heads, head_dim).transpose(1, 2)
@@ -293,7 +289,7 @@ def _empty_results(
     q: Tensor, affinity: Tensor | None, share_heads: bool, return_owner: bool, return_affinity: bool
 ) -> list[Tensor]:
     batch, heads, queries, _ = q.shape
-    results = [_empty_output(q)]
+    results = [empty_output(q)]
     if return_owner:
         shape = (batch, queries) if share_heads else (batch, heads, queries)
         results.append(q.new_empty(shape, dtype=torch.int8))
@@ -329,6 +325,16 @@ def _choose_backend(backend: str, q: Tensor) -> str:
 
 
 @functools.cache
+def _faster_self_attention(device: torch.device, head_dim: int, queries: int, _generation: int) -> str:
+    """What the table of this generation takes for a shape: triton, or sdpa where that was measured to be faster."""
+    name = architecture(device)
+    entry = self_attention_entry(name, head_dim, queries)
+    if not entry.measured:
+        _warn_once(f"attnmod: nobody has measured these kernels on {name}: {_UNMEASURED}")
+    return entry.backend
+
+
+@functools.cache
 def _warn_once(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=2)
 
@@ -353,7 +359,7 @@ def _triton_obstacle(device: torch.device) -> str:
 @torch.library.register_fake("attnmod::self_attention", lib=_library)
 def _self_attention_fake(q, k, v, temperature=None, scale=None, backend="auto"):
     check_gradients(backend, q=q, k=k, v=v, temperature=temperature)
-    return _empty_output(q)
+    return empty_output(q)
 
 
 @torch.library.register_fake("attnmod::cross_attention", lib=_library)

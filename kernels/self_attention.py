@@ -35,7 +35,16 @@ import torch
 import triton
 import triton.language as tl
 
-from attnmod.kernels.configs import aligned, architecture, channel_tiles, precision, self_attention_tiles
+from attnmod.kernels.configs import (
+    Tiles,
+    aligned,
+    architecture,
+    channel_tiles,
+    generation,
+    precision,
+    self_attention_tiles,
+)
+from attnmod.kernels.plan import Launch, Plans, alignment
 from attnmod.kernels.reference import MIN_TEMPERATURE
 from attnmod.kernels.tiles import (
     INTERPRETED,
@@ -54,6 +63,7 @@ _MIN_TEMPERATURE = tl.constexpr(MIN_TEMPERATURE)
 _INVISIBLE = tl.constexpr(-25.0)
 # p up to 2^8, and their sums, are far from the largest fp16 and float32.
 _LARGEST_GROWTH = tl.constexpr(8.0)
+_plans = Plans()
 
 
 @triton.jit
@@ -304,17 +314,59 @@ def launch_self_attention(
     scale: float,
     out: torch.Tensor,
     skipped: torch.Tensor | None = None,
+    tiles: Tiles | None = None,
 ) -> None:
     """Writes the attention of q to k and v into out. Allocates nothing and trusts its inputs.
 
-    skipped takes, for each program (int32 [B, H, ceil(M / block_m)]), how many tiles of keys it skipped.
+    skipped takes, for each program (int32 [B, H, ceil(M / block_m)]), how many tiles of keys it skipped. tiles None are
+    the table's.
     """
-    batch, heads, queries, head_dim = q.shape
-    keys = k.shape[2]
+    given = dict(locals())
     if out.numel() == 0:
         return
-    device = architecture(q.device)
-    tiles = self_attention_tiles(device, head_dim, queries, q.element_size())
+    pointers = (
+        q.data_ptr(),
+        k.data_ptr(),
+        v.data_ptr(),
+        None if temperature is None else temperature.data_ptr(),
+        out.data_ptr(),
+        None if skipped is None else skipped.data_ptr(),
+    )
+    key = (
+        q.get_device(),
+        q.dtype,
+        q.shape,
+        q.stride(),
+        k.shape,
+        k.stride(),
+        v.stride(),
+        None if temperature is None else temperature.stride(),
+        out.stride(),
+        tiles,
+        alignment(*pointers),
+        skipped is None,
+        generation(),
+    )
+    _plans.launch(key, pointers, float(scale), lambda: describe_self_attention(**given))
+
+
+def describe_self_attention(
+    *,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    temperature: torch.Tensor | None,
+    scale: float,
+    out: torch.Tensor,
+    skipped: torch.Tensor | None = None,
+    tiles: Tiles | None = None,
+    device: str = "",
+) -> Launch:
+    """The launch of these arguments, on the architecture of that name or else on q's own."""
+    batch, heads, queries, head_dim = q.shape
+    keys = k.shape[2]
+    device = device or architecture(q.device)
+    tiles = tiles or self_attention_tiles(device, head_dim, queries, q.element_size())
     if temperature is None:
         temperature_strides = (0, 0)
     else:  # [B] is [B, H] whose heads share a value
@@ -331,7 +383,7 @@ def launch_self_attention(
         v_strides=v.stride()[:3],
         temperature_strides=temperature_strides,
         out_strides=out.stride()[:3],
-        scale=scale,
+        scale=float(scale),
         num_queries=queries,
         num_keys=keys,
         HEAD_DIM=head_dim,
@@ -352,4 +404,5 @@ def launch_self_attention(
     )
     if tiles.max_registers:
         arguments["maxnreg"] = tiles.max_registers
-    _self_attention_kernel[(triton.cdiv(queries, tiles.block_m), heads, batch)](**arguments)
+    grid = (triton.cdiv(queries, tiles.block_m), heads, batch)
+    return Launch(_self_attention_kernel, grid, arguments)

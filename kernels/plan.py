@@ -1,0 +1,158 @@
+"""Launches made once: what Triton works out anew at every call is worked out at the first and kept.
+
+A launch through `kernel[grid](...)` binds and inspects every argument to find the compiled kernel that fits: some 20
+microseconds of host time, for kernels that run for 8. All of it follows from shapes, strides, dtypes, alignments and
+options, so those are the key of a plan. The plan holds the compiled kernel, its grid and all arguments but the pointers
+and the scale, and goes straight to the launcher of Triton's own backend, on the current stream, also under graph
+capture.
+
+A plan is used only while Triton's own cache still holds its kernel, and never while launches are hooked, as by a
+profiler: then the launch goes through Triton as ever. Plans live in memory alone, so none meets another Triton. Where
+Triton's insides are not as expected (3.6 and 3.9 were looked at), a warning says so once and launches go through it.
+"""
+
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from triton import knobs
+from triton.runtime import driver
+
+# Kinds of call that are remembered: SDXL has a handful for each size of picture.
+LIMIT = 512
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel, its grid, and its arguments by name: the pointers first, as in every kernel here."""
+
+    kernel: Any
+    grid: tuple[int, int, int]
+    arguments: dict[str, Any]
+
+
+class Plan:
+    """A launch without its pointers and its scale."""
+
+    __slots__ = (
+        "after",
+        "before",
+        "cache",
+        "cached_as",
+        "caches",
+        "compiled",
+        "device",
+        "function",
+        "grid",
+        "hooks",
+        "metadata",
+        "run",
+    )
+
+    def __init__(self, launch: Launch, compiled: Any):
+        """Raises AttributeError, KeyError, ValueError or TypeError where Triton's insides are not as expected."""
+        self.device = driver.active.get_current_device()
+        self.caches = launch.kernel.device_caches
+        self.cache = self.caches[self.device]
+        self.cached_as = next(key for key, kernel in self.cache[0].items() if kernel is compiled)
+        self.hooks = launch.kernel.pre_run_hooks
+        self.compiled = compiled
+        self.run, self.function, self.metadata = compiled.run, compiled.function, compiled.packed_metadata
+        self.grid = launch.grid
+        values = [launch.arguments[name] for name in launch.kernel.arg_names]
+        pointers = sum(name.endswith("_ptr") for name in launch.kernel.arg_names)
+        scale = launch.kernel.arg_names.index("scale")
+        if not all(name.endswith("_ptr") for name in launch.kernel.arg_names[:pointers]):
+            raise ValueError(f"{launch.kernel.__name__} does not begin with its pointers")
+        self.before, self.after = tuple(values[pointers:scale]), tuple(values[scale + 1 :])
+
+    def start(self, pointers: tuple[int | None, ...], scale: float) -> bool:
+        """Launch, or say that Triton must: its cache was cleared, or launches are watched."""
+        if self.caches.get(self.device) is not self.cache or self.cache[0].get(self.cached_as) is not self.compiled:
+            return False
+        if self.hooks or _is_watched():
+            return False
+        stream = driver.active.get_current_stream(self.device)
+        self.run(
+            *self.grid,
+            stream,
+            self.function,
+            self.metadata,
+            None,
+            None,
+            None,
+            *pointers,
+            *self.before,
+            scale,
+            *self.after,
+        )
+        return True
+
+
+class Plans:
+    """The plans of one op, at most LIMIT; safe to use from several threads."""
+
+    def __init__(self):
+        self._plans: dict[tuple, Plan] = {}
+        self._lock = threading.Lock()
+        self._unexpected = False
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def launch(
+        self, key: tuple, pointers: tuple[int | None, ...], scale: float, describe: Callable[[], Launch]
+    ) -> None:
+        """Launch by the plan of this key; without one, as Triton launches, and make it.
+
+        Args:
+            key: everything that decides which kernel is compiled and which arguments it gets, but pointers and scale.
+            pointers: addresses on the current device in the kernel's order, None for a tensor that is left out.
+            scale: the kernel's argument of that name.
+            describe: gives the launch where there is no plan.
+        """
+        plan = self._plans.get(key)
+        if plan is not None and plan.start(pointers, scale):
+            return
+        launch = describe()
+        compiled = launch.kernel[launch.grid](**launch.arguments)
+        if compiled is not None and not self._unexpected and not _is_watched():  # interpreted kernels return nothing
+            self._keep(key, launch, compiled)
+
+    def _keep(self, key: tuple, launch: Launch, compiled: Any) -> None:
+        if driver.active.get_current_target().backend != "cuda":
+            return  # on AMD the size of a tensor's storage takes part in choosing the kernel
+        try:
+            plan = Plan(launch, compiled)
+        except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
+            self._unexpected = True
+            warnings.warn(
+                f"attnmod: this Triton's insides are not as expected ({type(error).__name__}: {error}); launches go"
+                " through Triton and cost some 20 microseconds each",
+                UserWarning,
+                stacklevel=2,
+            )
+            return
+        with self._lock:
+            while len(self._plans) >= LIMIT:
+                del self._plans[next(iter(self._plans))]
+            self._plans[key] = plan
+
+
+def alignment(*pointers: int | None) -> tuple[bool, ...] | None:
+    """Which pointers are no multiples of 16, of which Triton compiles a kernel of their own; None where all are."""
+    together = 0
+    for pointer in pointers:
+        together |= pointer or 0
+    return None if together % 16 == 0 else tuple(bool(pointer and pointer % 16) for pointer in pointers)
+
+
+def _is_watched() -> bool:
+    runtime = knobs.runtime
+    return _has_calls(runtime.launch_enter_hook) or _has_calls(runtime.launch_exit_hook)
+
+
+def _has_calls(hook: Any) -> bool:
+    return hook is not None and bool(getattr(hook, "calls", True))  # chains of hooks are there when empty, too
