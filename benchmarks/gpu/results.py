@@ -1,8 +1,8 @@
 """All that the stages found, and how it is kept: written again after every stage, and a little while after every row.
 
 Without OUT it goes to benchmarks/results/<device>/, a file for each stage; with OUT that folder holds no more than
-summary.json, summary.txt, the table of tiles, and everything else in results.tar.gz. A disk that is full is told once and
-stops nothing: what was measured stays in memory, and is printed at the end.
+summary.json, summary.txt, the table of tiles, and everything else in results.tar.gz. A disk that is full is told once
+and stops nothing: what was measured stays in memory, and is printed at the end.
 """
 
 import io

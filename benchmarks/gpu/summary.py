@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 LIMIT = 11_000
 _WIDTH = 170
-# What one processor's tensor cores do in a clock in fp16, times their number: H100 SXM and H200 (CUDA C programming guide).
+_WITH_TABLE = ("machine", "kernels")
+# What a processor's tensor cores do in a clock in fp16, times the processors.
 _FLOPS_A_CLOCK = {"NVIDIA H100 80GB HBM3": 132 * 4096, "NVIDIA H200": 132 * 4096}
 
 
@@ -59,8 +60,8 @@ def _head(results: Results) -> list[str]:
 
 
 def _stage(name: str, stage: StageResult, results: Results) -> list[str]:
-    held = sum(check["outcome"] == "ok" for check in stage.checks)
-    checks = f", {held} of {len(stage.checks)} checks hold" if stage.checks else ""
+    made = [check for check in stage.checks if check["outcome"] != "left out"]
+    checks = f", {len(made) - len(stage.failed)} of {len(made)} checks hold" if made else ""
     clock = f", {stage.mhz:.0f} MHz {_number(stage.watt)} W {_number(stage.celsius)} C" if stage.mhz else ""
     found = [f"-- {name}: {stage.outcome} in {stage.seconds:.1f} s{checks}{clock}"]
     if stage.error:
@@ -72,7 +73,7 @@ def _stage(name: str, stage: StageResult, results: Results) -> list[str]:
         if check["outcome"] == "left out"
     ]
     found += [f"   {line}" for line in stage.said]
-    if name == "kernels":
+    if name in _WITH_TABLE:
         found += _table(stage.rows, results.machine.get("device", ""))
     found += [f"   {row['op']} {row['provider']} {row['shape']}: {row['note']}" for row in _untimed(stage.rows)]
     return found

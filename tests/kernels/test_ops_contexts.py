@@ -7,7 +7,7 @@ import torch
 
 from attnmod.kernels import configs, ops, tile_table
 from attnmod.kernels.ops import cross_attention, self_attention
-from tests.kernels.budget import BACKENDS, assert_within_budget, random_inputs
+from attnmod.kernels.testing import BACKENDS, assert_within_budget, random_inputs
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 

@@ -5,7 +5,7 @@ import torch
 
 from attnmod.kernels import configs, reference
 from attnmod.kernels.ops import self_attention
-from tests.kernels.budget import BACKENDS, DTYPES, assert_within_budget, check_self_attention, random_inputs
+from attnmod.kernels.testing import BACKENDS, DTYPES, assert_within_budget, check_self_attention, random_inputs
 
 # The interpreter computes branches that a where then drops.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
