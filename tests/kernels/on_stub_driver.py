@@ -107,13 +107,14 @@ def test_a_plan_launches_what_triton_would():
     [
         lambda: attend(q=projected(padding=64)),
         lambda: attend(k=projected(17)),
+        lambda: attend(k=projected()[:, :, :9]),
         lambda: attend(q=projected(length=17)),
         lambda: attend(q=unaligned()),
         lambda: attend(tau=torch.ones(2, 2)),
         lambda: attend(q=projected().float(), k=projected().float()),
         lambda: ops.trusted_self_attention(projected(), projected(), projected(), backend="triton"),
     ],
-    ids=["strides", "keys", "queries", "alignment", "temperature", "dtype", "none"],
+    ids=["strides", "keys", "fewer keys", "queries", "alignment", "temperature", "dtype", "none"],
 )
 def test_what_decides_the_kernel_makes_another_plan(other, launches):
     attend()
@@ -152,10 +153,11 @@ def test_a_changed_table_makes_another_plan(monkeypatch):
     assert before.grid != after.grid or before.compiled is not after.compiled
 
 
-def test_a_cleared_cache_of_triton_makes_another_plan(launches):
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_cleared_cache_of_triton_makes_another_plan(whole, launches):
     attend()
     (before,) = own._plans._plans.values()
-    own._self_attention_kernel.device_caches.clear()
+    (before.caches if whole else before.cache[0]).clear()
     attend()
     (after,) = own._plans._plans.values()
     assert after is not before
