@@ -30,6 +30,7 @@ from attnmod.benchmarks.launches import Case
 
 PROCESSES = 14
 HIT, MISS = "hit", "miss"
+_DAY = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["TRITON_CACHE_DIR"] = str(options.cache.resolve())
     by_stage = needed(options.toy, options.more, options.ahead)
     cases = list(dict.fromkeys(case for cases in by_stage.values() for case in cases))
-    outcomes = warm(cases, options.ahead, float("inf"), options.processes)
+    outcomes = warm(cases, options.ahead, _DAY, options.processes)
     for outcome in outcomes:
         print(f"{outcome.seconds:7.2f} s {outcome.what} {outcome.case.name}")
     size = sum(path.stat().st_size for path in options.cache.rglob("*") if path.is_file())

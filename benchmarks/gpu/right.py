@@ -1,8 +1,8 @@
 """Stage "right": the kernels on this device against float64, and what they promise besides.
 
 Every output is full of NaN (a map of owners: of 127) before the launch, so that what no program wrote shows. Heads are
-few, so that float64 costs little; the shapes, strides and dtypes are those of a UNet, and odd ones. Inputs are drawn anew in
-every run, and the seed is told. Forms that nobody has seen on a GPU run in a process of their own, see `risky.py`.
+few, so that float64 costs little; the shapes, strides and dtypes are those of a UNet, and odd ones. Inputs are drawn
+anew in every run, and the seed is told. Forms that nobody has seen on a GPU run in a process of their own, `risky.py`.
 """
 
 import contextlib

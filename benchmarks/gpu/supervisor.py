@@ -22,6 +22,7 @@ from pathlib import Path
 from attnmod.benchmarks.gpu import summary
 from attnmod.benchmarks.gpu.child import LOST
 from attnmod.benchmarks.gpu.clocks import Clocks
+from attnmod.benchmarks.gpu.processes import kill_session
 from attnmod.benchmarks.gpu.results import Results, StageResult
 from attnmod.benchmarks.gpu.stages import MINUTES, STAGES, Stage
 
@@ -166,8 +167,7 @@ class _Child:
         if self._ended.is_set():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(2)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        kill_session(self._process.pid)
         try:
             code = self._process.wait(15)
         except subprocess.TimeoutExpired:
