@@ -1,0 +1,102 @@
+"""Stage `unet`: a step of SDXL's UNet, eager and in a CUDA graph, and what it launches; stock and modulated in turn."""
+
+import time
+from functools import partial
+
+import torch
+
+from attnmod.benchmarks.gpu.report import LeftOut, Report
+from attnmod.benchmarks.kernel_profile import Kernels, differences, kernels_of, longest, total
+from attnmod.benchmarks.unet_step import Pair, Step, in_turns, rows_of, words_of
+
+_ABOUT_A_PROFILE = 10.0  # seconds
+
+
+def run(report: Report) -> None:
+    pair = build(report)
+    if pair is None:
+        return
+    steps = pair.steps()
+    with report.check("modulation changes the output") as note:
+        note(compare(steps, pair.device))
+    with report.check("the text is projected once a run") as note:
+        note(count_projections(pair, steps["modulated"], 6))
+    turns = {"rounds": 1, "count": 2, "alone": 1} if report.toy else {}
+    with report.check("eager, in turns"):
+        report_turns(report, steps, "eager", pair, **turns)
+    with report.check("profile"):
+        if report.seconds_left() < (0 if report.toy else _ABOUT_A_PROFILE):
+            raise LeftOut("no time left")
+        report_kernels(report, {name: kernels_of(partial(step, 1), pair.device) for name, step in steps.items()})
+    with report.check("in a CUDA graph, in turns"):
+        if pair.device.type != "cuda":
+            raise LeftOut("needs CUDA")
+        if report.seconds_left() < 5:
+            raise LeftOut("no time left")
+        captured = pair.captured()
+        compare(captured, pair.device)
+        report_turns(report, captured, "graph", pair, **turns)
+    pair.handle.remove()
+
+
+def build(report: Report) -> Pair | None:
+    """The two UNets, or a line that says why not."""
+    start = time.perf_counter()
+    pair = None
+    with report.check("two UNets over the same random weights") as note:
+        try:
+            import diffusers  # noqa: F401 - whether it is there
+        except ImportError as error:
+            raise LeftOut(f"needs diffusers: {error}") from error
+        pair = Pair(full=not report.toy, device=report.device)
+        note(f"{pair.shape}, made in {time.perf_counter() - start:.1f} s")
+    return pair
+
+
+def compare(steps: dict[str, Step], device: torch.device) -> str:
+    """Two steps of a run of each: both finite, and not the same."""
+    outputs = {}
+    for name, step in steps.items():
+        start = time.perf_counter()
+        step(0)
+        outputs[name] = step(1).double()
+        if not outputs[name].isfinite().all():
+            raise AssertionError(f"{name}: the output is not finite")
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        outputs[name + " seconds"] = time.perf_counter() - start
+    stock, modulated = outputs["stock"], outputs["modulated"]
+    difference = ((modulated - stock).norm() / stock.norm()).item()
+    if difference == 0:
+        raise AssertionError("the modulated UNet computes what the stock one does")
+    seconds = ", ".join(f"{name} {outputs[name + ' seconds']:.1f} s" for name in steps)
+    return f"differs by {difference:.2g} from stock; first two steps: {seconds}"
+
+
+def count_projections(pair: Pair, step: Step, steps: int) -> str:
+    """A run of so many falling timesteps makes the projections at its first step and saves them at the others."""
+    before = pair.handle.stats()
+    for i in range(steps):
+        step(i)
+    after = pair.handle.stats()
+    made, saved = (after[name] - before[name] for name in ("projections_made", "projections_saved"))
+    if made == 0 or saved != (steps - 1) * made:
+        raise AssertionError(f"{made} projections made and {saved} saved in {steps} steps")
+    return f"{made} projections made and {saved} saved in {steps} steps"
+
+
+def report_turns(report: Report, steps: dict[str, Step], variant: str, pair: Pair, **options: int) -> None:
+    rows = rows_of(in_turns(steps, pair.device, **options), variant, pair)
+    for row in rows:
+        report.row(row)
+    report.say(words_of(rows))
+
+
+def report_kernels(report: Report, kernels: dict[str, Kernels]) -> None:
+    for name, found in kernels.items():
+        report.save_text(f"unet-{name}-kernels.txt", longest(found))
+        launches, us = total(found)
+        report.say(f"profile of one step, {name}: {us / 1e3:.2f} ms in {launches} launches")
+    report.say("modulated less stock, by kernel (launches):")
+    for line in differences(kernels["stock"], kernels["modulated"]):
+        report.say("  " + line)
