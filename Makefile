@@ -2,7 +2,7 @@
 # make test                    the tests
 # make fuzz [EXAMPLES=5000]    properties of the parser and the sampler on random input
 # make datasheet               what the kernels' machine code uses, on any machine; writes the committed tables
-# make gpu [PART=...]          everything that needs a CUDA device: test, tune, kernels, unet, unet-full
+# make gpu [PART=...]          everything that only a CUDA device can tell, in eight minutes (docs/gpu.md); ARGS=--toy anywhere
 # make bench                   the attention benchmarks on this machine, and their pictures
 # The first two make .venv first if it is missing or older than the files that say what goes in it.
 
@@ -45,9 +45,12 @@ $(OLD_TRITON)/installed: $(VENV)/installed
 	@$(OLD_TRITON)/bin/python -m pip install --quiet --disable-pip-version-check "triton==3.6.0" "numpy<2.4"
 	@touch $@
 
-# the python3 that is there, with the torch and the triton that it has: nothing is installed and nothing downloaded
+# The python3 that is there, with the torch and the triton that it has: nothing is installed and nothing downloaded. The
+# script ends by itself in eight minutes; should it not, it is asked to after LIMIT seconds, and then it must.
+LIMIT ?= 480
+
 gpu:
-	python3 -m benchmarks.gpu $(if $(PART),--part $(PART)) $(ARGS)
+	$(if $(shell command -v timeout),timeout --kill-after=20 $(LIMIT)) python3 -m benchmarks.gpu $(if $(PART),--part $(PART)) $(ARGS)
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.bench_kernels $(ARGS)

@@ -24,6 +24,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from attnmod.benchmarks import stub_driver
+from attnmod.benchmarks.gpu.compilations import Compilations
 from attnmod.benchmarks.gpu.report import Report
 from attnmod.benchmarks.gpu.stages import STAGES
 from attnmod.benchmarks.launches import Case
@@ -159,14 +161,17 @@ def compile_case(case: Case, architecture: str) -> str:
 
 
 def _build_launcher(kernel) -> None:
-    """Triton compiles a little C for each signature at the first launch, if need be; without libcuda it cannot."""
-    from triton.backends.nvidia.driver import CudaLauncher, libcuda_dirs
+    """What Triton compiles in C at the first launch: it, too, is kept in the cache. A libcuda to link with will do."""
+    from triton.backends.nvidia import driver
 
     try:
-        libcuda_dirs()
-    except (AssertionError, OSError):
-        return
-    CudaLauncher(kernel.src, kernel.metadata)
+        driver.libcuda_dirs()
+    except (AssertionError, OSError):  # no driver here: the stub has the same names
+        if not stub_driver.has_compiler():
+            return
+        stub_driver.load_library()
+    driver.CudaUtils()
+    driver.CudaLauncher(kernel.src, kernel.metadata)
 
 
 class OnlyATarget:
@@ -185,29 +190,6 @@ class OnlyATarget:
 
     def get_current_target(self):
         return self._target
-
-
-class Compilations:
-    """Counts, within it, what Triton looked for in its cache, and what was not there: (name, seconds) of each."""
-
-    def __enter__(self):
-        from triton import knobs
-
-        self.hits, self.misses = 0, []
-        self._before = knobs.compilation.listener
-        knobs.compilation.listener = self._note
-        return self
-
-    def __exit__(self, *_):
-        from triton import knobs
-
-        knobs.compilation.listener = self._before
-
-    def _note(self, *, src, metadata, metadata_group, times, cache_hit) -> None:
-        if cache_hit:
-            self.hits += 1
-        else:
-            self.misses.append((src.name, times.total / 1e6))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -232,6 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
     outcomes = warm(cases, options.ahead, _DAY, options.processes)
     for outcome in outcomes:
         print(f"{outcome.seconds:7.2f} s {outcome.what} {outcome.case.name}")
+    for path in options.cache.rglob("*.source"):  # half of the size, and nothing reads it
+        path.unlink()
     size = sum(path.stat().st_size for path in options.cache.rglob("*") if path.is_file())
     print(f"{len(outcomes)} kernels, {size / 2**20:.1f} MiB in {options.cache}")
     return 0 if all(outcome.what in (HIT, MISS) for outcome in outcomes) else 1

@@ -55,7 +55,7 @@ def run(report: Report) -> None:
         which += ["--launch-count", str(len(LARGE))]
         launches = [sys.executable, "-m", "attnmod.benchmarks.gpu.target", "large"]
         command = [tool, "--clock-control", "none", "--force-overwrite", "-o", str(path), *sections, *which, *launches]
-        code, text = limited(command, report.seconds_left() - 8)
+        code, text = limited(command, report.seconds_left() - 8, report.environment())
         report.save_text("ncu.log", text)
         if "ERR_NVGPUCTRPERM" in text or "Failed to initialize the profiler" in text:
             raise LeftOut(f"ncu may not read counters here: {_error(text)}")

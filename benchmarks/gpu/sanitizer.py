@@ -29,7 +29,7 @@ def run(report: Report) -> None:
         if tool is None:
             raise LeftOut("there is no compute-sanitizer")
         command = [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable, "-m", _LAUNCHES, "small"]
-        code, text = limited(command, report.seconds_left() - 1, _ENVIRONMENT)
+        code, text = limited(command, report.seconds_left() - 1, _ENVIRONMENT | report.environment())
         report.save_text("memcheck.txt", text)
         report.say(verdict(code, text))
 

@@ -26,6 +26,7 @@ from attnmod.benchmarks.gpu.processes import kill_session
 from attnmod.benchmarks.gpu.results import Results, StageResult
 from attnmod.benchmarks.gpu.stages import MINUTES, STAGES, Stage
 
+CARRIED_CACHE = Path(".triton")  # what `python -m benchmarks.gpu.compile --ahead` made elsewhere
 _START = 90.0  # imports, the CUDA context; more than that is a machine that hangs
 _CLOSING = 12.0  # what a kill, the last save and the summary may take
 _LEAST = 5.0  # no stage begins with less
@@ -233,6 +234,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--more", action="store_true", help="also what has no place in eight minutes")
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"for all stages together ({MINUTES:g})")
     options = parser.parse_args(arguments)
+    if "TRITON_CACHE_DIR" not in os.environ and CARRIED_CACHE.is_dir():
+        os.environ["TRITON_CACHE_DIR"] = str(CARRIED_CACHE.resolve())
     return run(chosen(options.part, options.minutes), Options(options.toy, options.more, options.minutes))
 
 
