@@ -1,4 +1,4 @@
-"""The table of tiles: what ships can be read, a user's own is taken where it fits and refused aloud where it does not."""
+"""The table of tiles: what ships can be read; a user's own is taken where it fits, else refused aloud."""
 
 import json
 
