@@ -14,6 +14,7 @@ from attnmod.kernels.tile_table import SOFTMAX_OPTIONS, Entry, Tiles, table
 
 __all__ = ["SOFTMAX_OPTIONS", "Entry", "Tiles"]
 
+ACCELERATOR = "cuda"  # the type of a device whose tensors the Triton kernels take uninterpreted, AMD's too
 MAX_HEAD_DIM = 256
 _WIDEST_TOKEN_TILE = 128
 # On datacentre Blackwell a thread holds a whole row of scores, and with it what belongs to every token: the vote and
@@ -130,7 +131,7 @@ def precision(dtype: torch.dtype, architecture: str) -> str:
 @functools.cache
 def architecture(device: torch.device) -> str:
     """'sm_90', 'gfx942', or 'cpu' where kernels are interpreted."""
-    if device.type != "cuda":
+    if device.type != ACCELERATOR:
         return device.type
     if torch.version.hip is not None:
         return torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]

@@ -2,7 +2,8 @@
 
 `self_attention` and `cross_attention` are the checked doors. Behind them `torch.ops.attnmod.self_attention` and
 `torch.ops.attnmod.cross_attention` trust their inputs and can be traced by torch.compile and captured in a CUDA
-graph; a caller that made its tensors itself, such as the sampler, calls them directly.
+graph. A caller that made its tensors itself, such as the sampler, comes in by `trusted_self_attention` and
+`trusted_cross_attention`: where nobody traces or watches, these spare it the way through torch.library.
 
 Importing this module needs torch alone. Triton is imported when it first has something to compute.
 """
@@ -18,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attnmod.kernels import reference, sdpa
+from attnmod.kernels import configs, reference, sdpa
 from attnmod.kernels.checks import BACKENDS, check_cross_attention, check_gradients, check_self_attention
 from attnmod.kernels.configs import MAX_HEAD_DIM, architecture, generation, self_attention_entry
 from attnmod.kernels.reference import MAX_ENTITIES, default_affinity
@@ -173,6 +174,43 @@ def cross_attention(
     return results[0] if len(results) == 1 else tuple(results)
 
 
+def trusted_self_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    temperature: Tensor | None = None,
+    scale: float | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """`torch.ops.attnmod.self_attention` by the shortest way: nothing is checked."""
+    if _nobody_watches(q):
+        return _self_attention_impl(q, k, v, temperature, scale, backend)
+    return torch.ops.attnmod.self_attention(q, k, v, temperature, scale, backend)
+
+
+def trusted_cross_attention(q: Tensor, k: Tensor, v: Tensor, **options) -> list[Tensor]:
+    """`torch.ops.attnmod.cross_attention` by the shortest way: nothing is checked."""
+    if _nobody_watches(q):
+        return _cross_attention_impl(q, k, v, **options)
+    return torch.ops.attnmod.cross_attention(q, k, v, **options)
+
+
+def _nobody_watches(q: Tensor) -> bool:
+    """Whether a call may pass by torch's dispatcher, whose walk through Python costs more than a kernel's launch.
+
+    Not under torch.compile, a dispatch or function mode or a function transform, nor with a tensor that is more than
+    a tensor: these must see the op. On a CPU the walk is a small part of the work, and stays.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and q.device.type == configs.ACCELERATOR
+        and type(q) is Tensor
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._len_torch_function_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
+
+
 def available_backends() -> dict[str, str]:
     """For each backend "" where it works on this machine, else one line why not.
 
@@ -268,7 +306,7 @@ def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _current_device(q: Tensor) -> contextlib.AbstractContextManager:
     """Triton launches on the current device, which need not be q's; where it is, nothing is spent on a switch."""
-    if q.device.type != "cuda" or q.device.index == torch.cuda.current_device():
+    if q.device.type != configs.ACCELERATOR or q.get_device() == torch.cuda.current_device():
         return contextlib.nullcontext()
     return torch.cuda.device(q.device)
 
@@ -309,7 +347,7 @@ def _scale(q: Tensor, scale: float | None) -> float:
 
 def _choose_backend(backend: str, q: Tensor) -> str:
     """Resolves "auto" and says why "triton" cannot run."""
-    if backend in ("sdpa", "eager") or (backend == "auto" and q.device.type != "cuda"):
+    if backend in ("sdpa", "eager") or (backend == "auto" and q.device.type != configs.ACCELERATOR):
         return "sdpa" if backend == "auto" else backend
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; it was {backend!r}")
@@ -348,7 +386,7 @@ def _triton_obstacle(device: torch.device) -> str:
     interpreted = os.environ.get("TRITON_INTERPRET") == "1" if tiles is None else tiles.INTERPRETED.value
     if interpreted:
         return ""
-    if device.type != "cuda":
+    if device.type != configs.ACCELERATOR:
         return f"on {device.type} it runs only in Triton's interpreter, with TRITON_INTERPRET=1 set before the start"
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
         major, minor = torch.cuda.get_device_capability(device)

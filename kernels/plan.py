@@ -48,6 +48,7 @@ class Plan:
         "grid",
         "hooks",
         "metadata",
+        "pointers",
         "run",
     )
 
@@ -62,7 +63,7 @@ class Plan:
         self.run, self.function, self.metadata = compiled.run, compiled.function, compiled.packed_metadata
         self.grid = launch.grid
         values = [launch.arguments[name] for name in launch.kernel.arg_names]
-        pointers = sum(name.endswith("_ptr") for name in launch.kernel.arg_names)
+        self.pointers = pointers = sum(name.endswith("_ptr") for name in launch.kernel.arg_names)
         scale = launch.kernel.arg_names.index("scale")
         if not all(name.endswith("_ptr") for name in launch.kernel.arg_names[:pointers]):
             raise ValueError(f"{launch.kernel.__name__} does not begin with its pointers")
@@ -75,19 +76,9 @@ class Plan:
         if self.hooks or _is_watched():
             return False
         stream = driver.active.get_current_stream(self.device)
-        self.run(
-            *self.grid,
-            stream,
-            self.function,
-            self.metadata,
-            None,
-            None,
-            None,
-            *pointers,
-            *self.before,
-            scale,
-            *self.after,
-        )
+        pointers = pointers[: self.pointers]
+        arguments = (*pointers, *self.before, scale, *self.after)
+        self.run(*self.grid, stream, self.function, self.metadata, None, None, None, *arguments)
         return True
 
 
@@ -109,7 +100,8 @@ class Plans:
 
         Args:
             key: everything that decides which kernel is compiled and which arguments it gets, but pointers and scale.
-            pointers: addresses on the current device in the kernel's order, None for a tensor that is left out.
+            pointers: addresses on the current device in the kernel's order, None for a tensor that is left out; a
+                kernel takes as many of them as it has pointers.
             scale: the kernel's argument of that name.
             describe: gives the launch where there is no plan.
         """

@@ -197,7 +197,7 @@ def _swept_cross_attention_kernel(
     any_present = largest_weight > float("-inf")
     unit = tl.where(largest_vote > 0, largest_vote, 1.0)
     hidden_weight, hides = load_hidden_weight(hidden_ptr, b, hidden_stride, HAS_HIDDEN_WEIGHT)
-    modulated = any_present & any_entity & hides
+    modulated = any_entity & hides & any_present
     log_hidden = tl.where(modulated, tl.log2(hidden_weight), 0.0)
 
     owner = tl.full([BLOCK_M], 0, tl.uint32)

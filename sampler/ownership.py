@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-import attnmod.kernels.ops  # noqa: F401  registers torch.ops.attnmod
+from attnmod.kernels.ops import trusted_cross_attention
 from attnmod.sampler.conditioning import SMALLEST_MEAN_AFFINITY, RowConditioning
 from attnmod.sampler.config import ModulationConfig
 
@@ -118,7 +118,7 @@ class RunningAffinity:
                 merged = True
                 continue
             seen = True
-            _, affinity = torch.ops.attnmod.cross_attention(
+            _, affinity = trusted_cross_attention(
                 query,
                 key,
                 key,
