@@ -47,8 +47,8 @@ def stub_gpu() -> Iterator[ctypes.CDLL]:
     library = _install()
     patches = (
         mock.patch.object(configs, "ACCELERATOR", "cpu"),
-        mock.patch.object(torch.cuda, "get_device_capability", lambda device=None: (9, 0)),
-        mock.patch.object(torch.cuda, "current_device", lambda: -1),  # the index of the CPU's tensors
+        mock.patch.object(torch.cuda, "get_device_capability", return_value=(9, 0)),
+        mock.patch.object(torch.cuda, "current_device", return_value=-1),  # the index of the CPU's tensors
     )
     caches = (configs.architecture, ops._triton_obstacle, ops._faster_self_attention)
     with contextlib.ExitStack() as stack:

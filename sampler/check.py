@@ -23,6 +23,7 @@ def report() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     )
     yield "devices", list(_devices())
     yield "attention backends", [(name, reason or "works") for name, reason in _backends().items()]
+    yield "tiles of the kernels", [("table", _tiles())]
     yield "parser", [("English model", _spacy_model())]
 
 
@@ -52,6 +53,17 @@ def _backends() -> dict[str, str]:
     from attnmod.kernels.ops import available_backends
 
     return available_backends()
+
+
+def _tiles() -> str:
+    """Where the kernels' tiles come from: what ships, or the table that `attnmod bench tune` has made."""
+    from attnmod.kernels import tile_table
+
+    path = tile_table.user_path()
+    if not path.exists():
+        return f"the one that ships; attnmod bench tune makes one for this card, {path}"
+    reason = tile_table.obstacle_to(path)
+    return f"{path} is ignored: {reason}" if reason else f"{path}, over the one that ships"
 
 
 def _spacy_model() -> str:
