@@ -56,14 +56,9 @@ def _backends() -> dict[str, str]:
 
 
 def _tiles() -> str:
-    """Where the kernels' tiles come from: what ships, or the table that `attnmod bench tune` has made."""
-    from attnmod.kernels import tile_table
+    from attnmod.kernels.ops import tiles_in_use
 
-    path = tile_table.user_path()
-    if not path.exists():
-        return f"the one that ships; attnmod bench tune makes one for this card, {path}"
-    reason = tile_table.obstacle_to(path)
-    return f"{path} is ignored: {reason}" if reason else f"{path}, over the one that ships"
+    return tiles_in_use()
 
 
 def _spacy_model() -> str:

@@ -315,15 +315,15 @@ def _add_bench(commands) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    import importlib
     import runpy
 
-    from attnmod.benchmarks import BENCHMARKS
-
+    benchmarks = importlib.import_module("attnmod.benchmarks").BENCHMARKS  # the command knows of them, the sampler not
     if options.name is None:
-        width = max(map(len, BENCHMARKS))
-        print("\n".join(f"{name:{width}}  {what}" for name, (_, what) in BENCHMARKS.items()))
+        width = max(map(len, benchmarks))
+        print("\n".join(f"{name:{width}}  {what}" for name, (_, what) in benchmarks.items()))
         return
-    if options.name not in BENCHMARKS:
-        raise ValueError(f"there is no benchmark {options.name!r}; there are {', '.join(BENCHMARKS)}")
+    if options.name not in benchmarks:
+        raise ValueError(f"there is no benchmark {options.name!r}; there are {', '.join(benchmarks)}")
     sys.argv = [f"attnmod bench {options.name}", *options.rest]
-    runpy.run_module(f"attnmod.benchmarks.{BENCHMARKS[options.name][0]}", run_name="__main__", alter_sys=True)
+    runpy.run_module(f"attnmod.benchmarks.{benchmarks[options.name][0]}", run_name="__main__", alter_sys=True)

@@ -43,7 +43,7 @@ def test_parse_for_a_reader(capsys):
 def test_check(capsys):
     assert main(["check"]) == 0
     printed = capsys.readouterr().out
-    for word in (__version__, "torch", "cuda", "triton", "sdpa", "eager", "the one that ships", "English model"):
+    for word in (__version__, "torch", "cuda", "triton", "sdpa", "eager", "the ones that ship", "English model"):
         assert word in printed
 
 
