@@ -84,16 +84,17 @@ def _table(rows: list[dict], device: str) -> list[str]:
     timed = [row for row in rows if row.get("p50") is not None]
     if not timed:
         return []
-    found = [f"   {'':58} {'us':>8} {'p20':>8} {'p80':>8} {'TFLOP/s':>8} {'MHz':>5} {'peak':>5}"]
+    found = [f"   {'':58} {'us':>8} {'p20':>8} {'p80':>8} {'eager':>7} {'TFLOP/s':>8} {'MHz':>5} {'peak':>5}"]
     for row in timed:
         rate = row["flops"] / row["p50"] / 1e9 if row.get("flops") else None
+        eager = f"{1e3 * row['eager']:.0f}" if row.get("eager") is not None else ""
         mhz = row.get("mhz")
         peak = rate * 1e12 / (_FLOPS_A_CLOCK[device] * mhz * 1e6) if rate and mhz and device in _FLOPS_A_CLOCK else None
         name = f"{row['op']} {row['provider']} {row['shape']} {row['cache']}"
+        part = "" if peak is None else f"{peak:.0%}"
         times = " ".join(f"{1e3 * row[quantile]:8.2f}" for quantile in ("p50", "p20", "p80"))
         found.append(
-            f"   {name:58} {times} {_number(rate):>8} {_number(mhz):>5} {'' if peak is None else f'{peak:.0%}':>5}"
-            f" {row.get('note', '')}"
+            f"   {name:58} {times} {eager:>7} {_number(rate):>8} {_number(mhz):>5} {part:>5} {row.get('note', '')}"
         )
     return found
 
