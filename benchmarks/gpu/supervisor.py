@@ -65,7 +65,7 @@ def _run_child(
     child = _Child(stages, done, options, results.folder)
     left = list(stages)
     current: StageResult | None = None
-    since, deadline = time.time(), min(time.monotonic() + _START, end)
+    deadline = min(time.monotonic() + _START, end)
     begun = time.monotonic()
     before = 0.0 if not done else results.stages[stages[0].name].seconds
     try:
@@ -76,14 +76,15 @@ def _run_child(
                 results.toy = event["toy"]
                 deadline = min(time.monotonic() + _START, end)
             elif kind == "begin":
-                current, since, begun = results.stages[event["stage"]], event["time"], time.monotonic()
+                current, begun = results.stages[event["stage"]], time.monotonic()
                 current.outcome, current.toy = "died", results.toy
+                current.since = current.since or event["time"]
                 deadline = min(begun + left[0].deadline - before, end)
             elif kind == "end":
                 assert current is not None
                 current.seconds, current.error = before + time.monotonic() - begun, event["error"] or ""
                 current.outcome = "failed" if event["error"] or current.failed else "ok"
-                _close_stage(left[0].name, since, results)
+                _close_stage(left[0].name, results)
                 before, made = 0.0, frozenset(check["name"] for check in current.checks)
                 if event["lost"] and made - done and current.seconds < left[0].seconds:
                     return left, made  # the same stage again, without what it has already looked at
@@ -104,22 +105,29 @@ def _run_child(
         if current is not None:
             current.seconds = before + time.monotonic() - begun
             if current.outcome == "died":
-                current.error = f"exit code {code}: {child.last_words()}"
-            _close_stage(left[0].name, since, results)
+                current.error = _ending(code, child)
+            _close_stage(left[0].name, results)
         results.texts["log.txt"] = results.texts.get("log.txt", "") + "".join(child.log)
     if current is not None:
         return left[1:], frozenset()
     if left and code != LOST:
         for stage in left:  # it did not come as far as a stage, and another one would not either
-            results.stages[stage.name].error = f"no process for it, exit code {code}: {child.last_words()}"
+            results.stages[stage.name].error = f"there is no process for it: {_ending(code, child)}"
         return [], frozenset()
     return left, frozenset()
 
 
-def _close_stage(name: str, since: float, results: Results) -> None:
-    results.add_clocks(since, name)
+def _ending(code: int, child: "_Child") -> str:
+    if code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}"
+    return f"its process ended with {code}: {child.last_words()}"
+
+
+def _close_stage(name: str, results: Results) -> None:
     stage = results.stages[name]
-    print(f"-- {name}: {stage.outcome} in {stage.seconds:.1f} s {stage.error[-300:]}", flush=True)
+    stage.until = time.time()
+    error = (stage.error.strip().splitlines() or [""])[-1]
+    print(f"-- {name}: {stage.outcome} in {stage.seconds:.1f} s {error[:300]}", flush=True)
     results.save()
 
 
@@ -208,7 +216,7 @@ def run(stages: Sequence[Stage], options: Options) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise _Stopped
 
-    signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         supervise(stages, options, results)
     except (KeyboardInterrupt, _Stopped):
@@ -221,6 +229,7 @@ def run(stages: Sequence[Stage], options: Options) -> int:
         results.save()
         print(summary.printed(results), flush=True)
         results.close()
+        signal.signal(signal.SIGTERM, before)
     ended = [results.stages[stage.name].outcome for stage in stages]
     return 0 if all(outcome == "ok" for outcome in ended) else 1
 
