@@ -33,7 +33,8 @@ class Case:
 
     feature: self-attention "temperature" or "plain"; cross-attention "plain" (no mask), "owner" (given map),
     "vote" (per head), "affinity" (per head, by a given affinity) or "shared" (the heads vote together, by a given
-    affinity that is also returned).
+    affinity that is also returned). weights, hidden, renormalize: whether cross-attention has log weights, a hidden
+    weight (a mask without one is hard), and divides by the modulated sum; plain attention has none of them by default.
     """
 
     op: str
@@ -45,11 +46,17 @@ class Case:
     head_dim: int
     batch: int = 2
     candidate: Tiles | None = None  # self-attention with these tiles, which do not ship
+    weights: bool | None = None  # None: where there is a mask
+    hidden: bool | None = None
+    renormalize: bool = True
 
     @property
     def name(self) -> str:
-        shape = f"{self.queries}x{self.tokens}x{self.head_dim}"
-        return f"{self.op} {self.feature} {str(self.dtype).removeprefix('torch.')} {shape}"
+        words = [self.op, self.feature, str(self.dtype).removeprefix("torch.")]
+        words += [f"{'' if has else 'no-'}weights" for has in (self.weights,) if has is not None]
+        words += [f"{'' if has else 'no-'}hidden" for has in (self.hidden,) if has is not None]
+        words += [] if self.renormalize else ["unnormalised"]
+        return " ".join([*words, f"{self.queries}x{self.tokens}x{self.head_dim}"])
 
 
 def record(case: Case, architecture: str) -> Launch:
@@ -119,19 +126,20 @@ def _cross_attention_inputs(case: Case) -> dict:
     by_token = (case.batch, case.tokens)
     owner_shape = (case.batch, case.queries) if shared else (case.batch, case.heads, case.queries)
     affinity = torch.empty(*by_token, _ENTITIES, device="meta") if case.feature in ("affinity", "shared") else None
+    weights, hidden = (masked if has is None else has for has in (case.weights, case.hidden))
     return {
         "q": q,
         "k": k,
         "v": k,
         "entity_bits": torch.empty(by_token, dtype=torch.int32, device="meta") if masked else None,
         "affinity": affinity,
-        "log_weights": torch.empty(by_token, device="meta") if masked else None,
-        "hidden_weight": torch.empty(case.batch, device="meta") if masked else None,
+        "log_weights": torch.empty(by_token, device="meta") if weights else None,
+        "hidden_weight": torch.empty(case.batch, device="meta") if hidden else None,
         "owner": None
         if votes or not masked
         else torch.empty(case.batch, case.queries, dtype=torch.int8, device="meta"),
         "share_heads": shared,
-        "renormalize": True,
+        "renormalize": case.renormalize,
         "scale": 1 / math.sqrt(case.head_dim),
         "out": q,
         "owner_out": torch.empty(owner_shape, dtype=torch.int8, device="meta") if votes else None,
