@@ -28,6 +28,8 @@ Shapes: q, out [B, H, M, 64]; k, v [B, H, T, 64]; temperature [B] or [B, H].
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportOperatorIssue=false, reportReturnType=false
 # pyright: reportPossiblyUnboundVariable=false
 
+import torch
+import triton
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -37,8 +39,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
     warpgroup_mma_wait,
 )
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from attnmod.kernels.plan import Launch
 from attnmod.kernels.reference import MIN_TEMPERATURE
+from attnmod.kernels.tile_table import Tiles
 
 # Triton 3.9's names, 3.6's
 _load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
@@ -58,7 +63,7 @@ _MIN_TEMPERATURE = gl.constexpr(MIN_TEMPERATURE)
 @gluon.jit
 def _fetch(descriptor, b, h, first_row, barrier, buffer):
     """Begins a copy of rows of a head into a buffer [rows, D]; the barrier has been told how many bytes come."""
-    block = buffer._reinterpret(buffer.dtype, descriptor.block_shape, descriptor.layout)  # [1, rows, 1, D]
+    block = buffer.reshape(descriptor.block_shape)  # [1, rows, 1, D]
     _load(descriptor, [b, first_row, h, 0], barrier, block)
 
 
@@ -157,7 +162,7 @@ def _consume(
     out = acc * gl.convert_layout(1.0 / running_sum, gl.SliceLayout(1, OUT))[:, None]
     q_buffer.store(out.to(dtype))  # nobody else reads these queries, and every product with them is done
     fence_async_shared()
-    block = q_buffer._reinterpret(dtype, out_desc.block_shape, out_desc.layout)
+    block = q_buffer.reshape(out_desc.block_shape)
     _store(out_desc, [b, first_row + ME * _ROWS, h, 0], block)
     tma.store_wait(0)
 
@@ -254,3 +259,83 @@ def _self_attention_kernel(
             [4, 4, 1],
             [REGISTERS, REGISTERS, _PRODUCER_REGISTERS],
         )
+
+
+def obstacle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, device: str) -> str:
+    """Why this kernel cannot take these, in a line; "" where it can. device: the architecture's name."""
+    if device != "sm_90":
+        return f"it is for sm_90, not {device}"
+    if q.dtype not in (torch.float16, torch.bfloat16) or q.shape[3] != HEAD_DIM:
+        return f"it takes 16-bit floats of head dim {HEAD_DIM}, not {q.dtype} of {q.shape[3]}"
+    for name, tensor in (("q", q), ("k", k), ("v", v), ("out", out)):
+        if tensor.data_ptr() % 16:
+            return f"{name} does not begin at a multiple of 16 bytes"
+        if tensor.stride(3) != 1 or any(
+            size > 1 and (stride <= 0 or stride % 8)
+            for size, stride in zip(tensor.shape[:3], tensor.stride()[:3], strict=True)
+        ):
+            return f"{name} has strides {tensor.stride()}: a descriptor takes multiples of 16 bytes, none of them 0"
+    return ""
+
+
+def describe_self_attention(
+    *,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    temperature: torch.Tensor | None,
+    scale: float,
+    out: torch.Tensor,
+    tiles: Tiles,
+) -> Launch:
+    """The launch of these arguments, which have no `obstacle`."""
+    batch, heads, queries, _ = q.shape
+    keys = k.shape[2]
+    consumers = tiles.block_m // ROWS
+    if temperature is None:
+        temperature_strides = (0, 0)
+    else:  # [B] is [B, H] whose heads share a value
+        temperature_strides = (temperature.stride(0), temperature.stride(1) if temperature.ndim == 2 else 0)
+    arguments = dict(
+        q_desc=_descriptor(q, ROWS),
+        k_desc=_descriptor(k, tiles.block_n),
+        v_desc=_descriptor(v, tiles.block_n),
+        out_desc=_descriptor(out, ROWS),
+        temperature_ptr=temperature,
+        temperature_strides=temperature_strides,
+        scale=float(scale),
+        num_keys=keys,
+        CONSUMERS=consumers,
+        STAGES=tiles.num_stages,
+        BLOCK_N=tiles.block_n,
+        REGISTERS=tiles.max_registers,
+        HAS_TEMPERATURE=temperature is not None,
+        EVEN_KEYS=keys % tiles.block_n == 0,
+        PING_PONG="ping_pong" in tiles.options and consumers > 1,
+        num_warps=4,
+        maxnreg=registers_at_launch(tiles),
+        enable_fp_fusion=True,
+    )
+    return Launch(_self_attention_kernel, (triton.cdiv(queries, tiles.block_m), heads, batch), arguments)
+
+
+def registers_at_launch(tiles: Tiles) -> int:
+    """Of a thread, before the warps share them out anew: the producer's warp stands in for a warpgroup.
+
+    >>> registers_at_launch(Tiles(128, 128, 8, 3, max_registers=240, kernel="gluon"))
+    168
+    """
+    consumers = tiles.block_m // ROWS
+    shared_out = consumers * tiles.max_registers + PRODUCER_REGISTERS
+    return -(-shared_out // (consumers + 1) // 8) * 8
+
+
+def _descriptor(tensor: torch.Tensor, rows: int) -> TensorDescriptor:
+    """Blocks of so many rows of a head, of [B, length, H, D]: the order in which a projection has them in memory."""
+    turned = tensor.transpose(1, 2)
+    # an axis of one may have any stride, also one that a descriptor cannot have
+    strides = [stride if size > 1 else HEAD_DIM for size, stride in zip(turned.shape, turned.stride(), strict=True)]
+    block = [1, rows, 1, HEAD_DIM]
+    dtype = gl.float16 if tensor.dtype == torch.float16 else gl.bfloat16
+    layout = gl.NVMMASharedLayout.get_default_for(block, dtype)
+    return TensorDescriptor(tensor, list(turned.shape), [*strides[:3], 1], block, layout)
