@@ -25,6 +25,7 @@ _TYPES = {
     torch.int8: "*i8",
 }
 _ENTITIES = 8
+SLOTS = 16  # of the sampler's rows, whatever their prompt
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Case:
     """One call: an op, its shape, and which of its features are used.
 
     feature: self-attention "temperature" or "plain"; cross-attention "plain" (no mask), "owner" (given map),
-    "vote" (per head), "affinity" (per head, by a given affinity) or "shared" (the heads vote together, by a given
-    affinity that is also returned).
+    "vote" (per head), "affinity" (per head, by a given affinity), "shared" (the heads vote together, by a given
+    affinity that is also returned) or "average" (what ownership over a run is made from: shared, the affinity alone is
+    of interest, and no token is hidden).
     """
 
     op: str
@@ -44,7 +46,7 @@ class Case:
     tokens: int
     head_dim: int
     batch: int = 2
-    candidate: Tiles | None = None  # self-attention with these tiles, which do not ship
+    candidate: Tiles | None = None  # these tiles, which do not ship
 
     @property
     def name(self) -> str:
@@ -56,7 +58,7 @@ def record(case: Case, architecture: str) -> Launch:
     """The one launch that this case makes on that architecture."""
     if case.op == "self":
         return describe_self_attention(**_self_attention_inputs(case), tiles=case.candidate, device=architecture)
-    return describe_cross_attention(**_cross_attention_inputs(case), device=architecture)
+    return describe_cross_attention(**_cross_attention_inputs(case), tiles=case.candidate, device=architecture)
 
 
 def compile_launch(launch: Launch, architecture: str, scale_type: str = "fp32"):
@@ -114,11 +116,12 @@ def _self_attention_inputs(case: Case) -> dict:
 
 def _cross_attention_inputs(case: Case) -> dict:
     q, k = _projected(case, case.queries), _projected(case, case.tokens)
-    shared, masked = case.feature == "shared", case.feature != "plain"
-    votes = case.feature in ("vote", "affinity", "shared")
+    shared, masked = case.feature in ("shared", "average"), case.feature != "plain"
+    votes, told = case.feature in ("vote", "affinity", "shared", "average"), case.feature != "average"
     by_token = (case.batch, case.tokens)
     owner_shape = (case.batch, case.queries) if shared else (case.batch, case.heads, case.queries)
-    affinity = torch.empty(*by_token, _ENTITIES, device="meta") if case.feature in ("affinity", "shared") else None
+    entities = _ENTITIES if told else SLOTS
+    affinity = torch.empty(*by_token, entities, device="meta") if shared or case.feature == "affinity" else None
     return {
         "q": q,
         "k": k,
@@ -126,7 +129,7 @@ def _cross_attention_inputs(case: Case) -> dict:
         "entity_bits": torch.empty(by_token, dtype=torch.int32, device="meta") if masked else None,
         "affinity": affinity,
         "log_weights": torch.empty(by_token, device="meta") if masked else None,
-        "hidden_weight": torch.empty(case.batch, device="meta") if masked else None,
+        "hidden_weight": torch.empty(case.batch, device="meta") if masked and told else None,
         "owner": None
         if votes or not masked
         else torch.empty(case.batch, case.queries, dtype=torch.int8, device="meta"),
@@ -134,6 +137,6 @@ def _cross_attention_inputs(case: Case) -> dict:
         "renormalize": True,
         "scale": 1 / math.sqrt(case.head_dim),
         "out": q,
-        "owner_out": torch.empty(owner_shape, dtype=torch.int8, device="meta") if votes else None,
-        "affinity_out": torch.empty(case.batch, case.queries, _ENTITIES, device="meta") if shared else None,
+        "owner_out": torch.empty(owner_shape, dtype=torch.int8, device="meta") if votes and told else None,
+        "affinity_out": torch.empty(case.batch, case.queries, entities, device="meta") if shared else None,
     }
