@@ -15,6 +15,7 @@ the scores that they compute. Its floor is 4.5: multiply-add, exponential, sum, 
 """
 
 import argparse
+import itertools
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -86,6 +87,21 @@ def all_cases() -> list[Case]:
     for head_dim in (64, 80, 160):
         cases += [Case("self", "temperature", _F32, 10, 4096, 4096, head_dim)]
         cases += [Case("cross", "vote", _F32, 10, 4096, tokens, head_dim) for tokens in (77, 231)]
+    return cases
+
+
+def combination_cases() -> list[Case]:
+    """Everything that one cross-attention can be asked for, in both forms, dtypes apart: all of it must compile.
+
+    Heads that vote together have one form.
+    """
+    cases = []
+    for feature, tokens in [*itertools.product(("plain", "owner", "vote", "affinity"), (77, 231)), ("shared", 231)]:
+        for dtype, weights, hidden, renormalize in itertools.product(
+            (_F16, _BF16, _F32), (False, True), (False, True), (False, True)
+        ):
+            options = {"weights": weights, "hidden": hidden, "renormalize": renormalize}
+            cases.append(Case("cross", feature, dtype, 10, 4096, tokens, 64, **options))
     return cases
 
 
@@ -303,6 +319,7 @@ def _round_up(value: int, granule: int) -> int:
 _SETS = {
     "sdxl": sdxl_cases,
     "candidates": candidate_cases,
+    "combinations": combination_cases,
     "all": lambda: all_cases() + candidate_cases(),
 }
 

@@ -35,7 +35,8 @@ class Case:
     feature: self-attention "temperature" or "plain"; cross-attention "plain" (no mask), "owner" (given map),
     "vote" (per head), "affinity" (per head, by a given affinity), "shared" (the heads vote together, by a given
     affinity that is also returned) or "average" (what ownership over a run is made from: shared, the affinity alone is
-    of interest, and no token is hidden).
+    of interest, and no token is hidden). weights, hidden, renormalize: whether cross-attention has log weights, a hidden
+    weight (a mask without one is hard), and divides by the modulated sum; plain attention has none of them by default.
     """
 
     op: str
@@ -47,11 +48,17 @@ class Case:
     head_dim: int
     batch: int = 2
     candidate: Tiles | None = None  # these tiles, which do not ship
+    weights: bool | None = None  # None: where there is a mask
+    hidden: bool | None = None
+    renormalize: bool = True
 
     @property
     def name(self) -> str:
-        shape = f"{self.queries}x{self.tokens}x{self.head_dim}"
-        return f"{self.op} {self.feature} {str(self.dtype).removeprefix('torch.')} {shape}"
+        words = [self.op, self.feature, str(self.dtype).removeprefix("torch.")]
+        words += [f"{'' if has else 'no-'}weights" for has in (self.weights,) if has is not None]
+        words += [f"{'' if has else 'no-'}hidden" for has in (self.hidden,) if has is not None]
+        words += [] if self.renormalize else ["unnormalised"]
+        return " ".join([*words, f"{self.queries}x{self.tokens}x{self.head_dim}"])
 
 
 def record(case: Case, architecture: str) -> Launch:
@@ -122,19 +129,21 @@ def _cross_attention_inputs(case: Case) -> dict:
     owner_shape = (case.batch, case.queries) if shared else (case.batch, case.heads, case.queries)
     entities = _ENTITIES if told else SLOTS
     affinity = torch.empty(*by_token, entities, device="meta") if shared or case.feature == "affinity" else None
+    weights = masked if case.weights is None else case.weights
+    hidden = (masked and told) if case.hidden is None else case.hidden
     return {
         "q": q,
         "k": k,
         "v": k,
         "entity_bits": torch.empty(by_token, dtype=torch.int32, device="meta") if masked else None,
         "affinity": affinity,
-        "log_weights": torch.empty(by_token, device="meta") if masked else None,
-        "hidden_weight": torch.empty(case.batch, device="meta") if masked and told else None,
+        "log_weights": torch.empty(by_token, device="meta") if weights else None,
+        "hidden_weight": torch.empty(case.batch, device="meta") if hidden else None,
         "owner": None
         if votes or not masked
         else torch.empty(case.batch, case.queries, dtype=torch.int8, device="meta"),
         "share_heads": shared,
-        "renormalize": True,
+        "renormalize": case.renormalize,
         "scale": 1 / math.sqrt(case.head_dim),
         "out": q,
         "owner_out": torch.empty(owner_shape, dtype=torch.int8, device="meta") if votes and told else None,

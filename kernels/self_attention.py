@@ -53,6 +53,7 @@ from attnmod.kernels.tiles import (
     dot_channels,
     head_base,
     load_channels,
+    row_base,
     row_stride,
     store_channels,
     zero_channels,
@@ -241,7 +242,9 @@ def _self_attention_kernel(
     coefficient = tl.cast(scale, tl.float32) * LOG2_E  # under torch.compile a Python float arrives as float64
     h = tl.program_id(1).to(tl.int64)
     b = tl.program_id(2).to(tl.int64)
-    offs_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    first_row = tl.program_id(0) * BLOCK_M
+    offs_m = tl.arange(0, BLOCK_M)
+    rows_left = num_queries - first_row
 
     if HAS_TEMPERATURE:
         tau = tl.load(temperature_ptr + b * temperature_strides[0] + h * temperature_strides[1]).to(tl.float32)
@@ -252,8 +255,9 @@ def _self_attention_kernel(
 
     k_base = head_base(k_ptr, b, h, k_strides, ALIGNED)
     v_base = head_base(v_ptr, b, h, v_strides, ALIGNED)
-    q_base = head_base(q_ptr, b, h, q_strides, ALIGNED)
-    q = load_channels(q_base, offs_m, row_stride(q_strides, ALIGNED), num_queries, HEAD_DIM, D_TILES, True)
+    stride_qm = row_stride(q_strides, ALIGNED)
+    q_base = row_base(head_base(q_ptr, b, h, q_strides, ALIGNED), first_row, stride_qm)
+    q = load_channels(q_base, offs_m, stride_qm, rows_left, HEAD_DIM, D_TILES, True)
 
     acc = zero_channels(BLOCK_M, D_TILES)
     running_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -300,9 +304,9 @@ def _self_attention_kernel(
     if skipped_ptr is not None:
         program = (b * tl.num_programs(1) + h) * tl.num_programs(0) + tl.program_id(0)
         tl.store(skipped_ptr + program, skipped)
-    out_base = head_base(out_ptr, b, h, out_strides, ALIGNED)
-    out_stride = row_stride(out_strides, ALIGNED)
-    store_channels(out_base, acc, 1.0 / running_sum, offs_m, out_stride, num_queries, HEAD_DIM, D_TILES)
+    stride_om = row_stride(out_strides, ALIGNED)
+    out_base = row_base(head_base(out_ptr, b, h, out_strides, ALIGNED), first_row, stride_om)
+    store_channels(out_base, acc, 1.0 / running_sum, offs_m, stride_om, rows_left, HEAD_DIM, D_TILES)
 
 
 def launch_self_attention(

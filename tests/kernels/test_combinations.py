@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnmod.kernels.configs import cross_attention_form
-from tests.kernels.budget import DTYPES, check_cross_attention, random_inputs
+from attnmod.kernels.testing import DTYPES, check_cross_attention, random_inputs
 
 INF = float("inf")
 FORMS = {"one-piece": (3, 40), "swept": (81, 97)}  # from and to so many tokens
