@@ -20,7 +20,7 @@ from attnmod.benchmarks.shapes import Shape, cross_points, random_operands
 from attnmod.kernels import reference
 from attnmod.kernels.ops import cross_attention
 
-# What a call computes; the launches of `launches.Case` are called alike.
+# What a call computes; the features of `launches.Case` are called alike.
 COMPUTED = ("plain", "owner", "vote", "affinity", "shared")
 
 

@@ -108,6 +108,7 @@ def measure(
     truth: Callable[[], Truth | None],
     *,
     cold: bool = False,
+    eager: bool = True,
     flops: float | None = None,
     budget_ms: float = 60.0,
     part: Callable[[Tensor], Tensor] | None = None,
@@ -120,6 +121,7 @@ def measure(
         truth: of the first inputs; None where there is none, and the row then has no error and says so. Called only
             after the provider has run.
         cold: whether the cache is overwritten before every call.
+        eager: whether launches from Python are timed, too.
         flops: of one call.
         budget_ms: see `time_calls`.
         part: takes what the truth holds out of the output.
@@ -143,7 +145,7 @@ def measure(
         del out
         if device.type == "cuda":
             row.peak_mb = _peak_mb(lambda: call(*inputs[0]))
-        times = time_calls(call, inputs, device, cold=cold, budget_ms=budget_ms)
+        times = time_calls(call, inputs, device, cold=cold, eager=eager, budget_ms=budget_ms)
     except Exception as error:  # a peer that cannot run here is a row, too: which peers fail is a result
         row.note = f"not run: {first_line(error)}"
         return row
@@ -174,7 +176,9 @@ def machine() -> dict:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "torch": torch.__version__,
         "triton": _version("triton"),
-        "commit": _output("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"),
+        # a copy without its history is told what it is of
+        "commit": os.environ.get("ATTNMOD_COMMIT")
+        or _output("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"),
         "device": _processor_name(),
         "cudnn": None,
         "driver": None,
