@@ -167,7 +167,8 @@ def _consume(
     tma.store_wait(0)
 
 
-@gluon.jit
+# a kernel for every number of keys, and for every layout of temperatures, is none the faster
+@gluon.jit(do_not_specialize=["num_keys", "temperature_strides"])
 def _self_attention_kernel(
     q_desc,
     k_desc,
