@@ -35,8 +35,9 @@ class Case:
     feature: self-attention "temperature" or "plain"; cross-attention "plain" (no mask), "owner" (given map),
     "vote" (per head), "affinity" (per head, by a given affinity), "shared" (the heads vote together, by a given
     affinity that is also returned) or "average" (what ownership over a run is made from: shared, the affinity alone is
-    of interest, and no token is hidden). weights, hidden, renormalize: whether cross-attention has log weights, a hidden
-    weight (a mask without one is hard), and divides by the modulated sum; plain attention has none of them by default.
+    of interest, and no token is hidden). weights, hidden, renormalize: whether cross-attention has log weights, a
+    hidden weight (a mask without one is hard), and divides by the modulated sum; plain attention has none of them by
+    default.
     """
 
     op: str
@@ -130,7 +131,7 @@ def _cross_attention_inputs(case: Case) -> dict:
     entities = _ENTITIES if told else SLOTS
     affinity = torch.empty(*by_token, entities, device="meta") if shared or case.feature == "affinity" else None
     weights = masked if case.weights is None else case.weights
-    hidden = (masked and told) if case.hidden is None else case.hidden
+    hidden = masked and told if case.hidden is None else case.hidden
     return {
         "q": q,
         "k": k,
