@@ -3,8 +3,8 @@
     out = softmax(q kT * scale / tau) v
 
 The same online softmax as in `kernels/self_attention.py`, in Gluon, where the program says itself which warps do what
-and when a product is waited for (FlashAttention-3, arXiv 2407.08608). One warp loads tiles of keys and values by TMA into
-a ring in shared memory. Each consumer, a warpgroup of 64 queries, issues the product of its queries with the next keys
+and when a product is waited for (FlashAttention-3, arXiv 2407.08608). One warp loads tiles of keys and values by TMA
+into a ring in shared memory. Each consumer, a warpgroup of 64 queries, issues the product of its queries with the next keys
 and that of its last exponentials with their values, waits for the first alone, and takes this tile's exponentials while
 the second is computed. With turns ("ping_pong") two consumers issue one after the other, so that one computes products
 while the other takes exponentials.
