@@ -306,18 +306,26 @@ def describe_self_attention(
         temperature_strides=temperature_strides,
         scale=float(scale),
         num_keys=keys,
-        CONSUMERS=consumers,
         STAGES=tiles.num_stages,
         BLOCK_N=tiles.block_n,
-        REGISTERS=tiles.max_registers,
         HAS_TEMPERATURE=temperature is not None,
         EVEN_KEYS=keys % tiles.block_n == 0,
-        PING_PONG="ping_pong" in tiles.options and consumers > 1,
         num_warps=4,
-        maxnreg=registers_at_launch(tiles),
         enable_fp_fusion=True,
     )
-    return Launch(_self_attention_kernel, (triton.cdiv(queries, tiles.block_m), heads, batch), arguments)
+    grid = (triton.cdiv(queries, tiles.block_m), heads, batch)
+    if "alone" in tiles.options:
+        from attnmod.kernels.gluon.lone_warpgroup import _self_attention_kernel as lone
+
+        arguments |= dict(STEADY="steady" in tiles.options, maxnreg=tiles.max_registers)
+        return Launch(lone, grid, arguments)
+    arguments |= dict(
+        CONSUMERS=consumers,
+        REGISTERS=tiles.max_registers,
+        PING_PONG="ping_pong" in tiles.options and consumers > 1,
+        maxnreg=registers_at_launch(tiles),
+    )
+    return Launch(_self_attention_kernel, grid, arguments)
 
 
 def registers_at_launch(tiles: Tiles) -> int:
