@@ -26,6 +26,7 @@ setup(
     package_data={
         "attnmod": ["py.typed"],
         "attnmod.kernels": ["*.json"],
+        "attnmod.benchmarks": ["*.c"],
         "attnmod.sampler.data.clip_bpe": ["*.json", "*.txt", "*.md"],
         "attnmod.sampler.data.miniature": ["*.json", "*.md", "**/*.json", "**/*.txt", "**/*.safetensors"],
     },

@@ -35,7 +35,8 @@ _root: Path | None = None
 class Row:
     """One measurement. Times in ms of a single call, error against float64 relative to the budget (at most 1).
 
-    p20, p50, p80 are the device's time (`timer.Times`, which also says what eager and host are); tflops is of p50.
+    p20, p50, p80 are the device's time (`timer.Times`, which also says what eager and host are); flops is of one call,
+    tflops of p50.
     """
 
     op: str
@@ -51,6 +52,7 @@ class Row:
     note: str = ""
     eager: float | None = None
     host: float | None = None
+    flops: float | None = None
     tflops: float | None = None
 
 
@@ -103,20 +105,23 @@ def measure(
     shape: str,
     call: Callable[..., Tensor],
     inputs: Sequence[tuple[Any, ...]],
-    truth: Truth | None,
+    truth: Callable[[], Truth | None],
     *,
     cold: bool = False,
+    eager: bool = True,
     flops: float | None = None,
     budget_ms: float = 60.0,
     part: Callable[[Tensor], Tensor] | None = None,
 ) -> Row:
-    """Gate, then time call(*inputs[i]). Without a truth the row has no error and says so.
+    """Gate, then time call(*inputs[i]).
 
     Args:
         op, provider, shape: what the row is called.
         call: returns its output; inputs: at least three sets, tensors of one device first.
-        truth: of the first inputs.
+        truth: of the first inputs; None where there is none, and the row then has no error and says so. Called only
+            after the provider has run.
         cold: whether the cache is overwritten before every call.
+        eager: whether launches from Python are timed, too.
         flops: of one call.
         budget_ms: see `time_calls`.
         part: takes what the truth holds out of the output.
@@ -129,24 +134,25 @@ def measure(
     try:
         out = call(*inputs[0])
         row.dtype = str(out.dtype).removeprefix("torch.")
-        if truth is None:
+        known = truth()
+        if known is None:
             row.note = "error not measured"
         else:
-            row.error = truth.error(part(out) if part else out)
+            row.error = known.error(part(out) if part else out)
             if not row.error <= 1:
                 row.note = f"not timed: its error is {row.error:.2f} of the budget"
                 return row
         del out
         if device.type == "cuda":
             row.peak_mb = _peak_mb(lambda: call(*inputs[0]))
-        times = time_calls(call, inputs, device, cold=cold, budget_ms=budget_ms)
+        times = time_calls(call, inputs, device, cold=cold, eager=eager, budget_ms=budget_ms)
     except Exception as error:  # a peer that cannot run here is a row, too: which peers fail is a result
         row.note = f"not run: {first_line(error)}"
         return row
     row.p20, row.p50, row.p80 = (round(value, 5) for value in (times.p20, times.p50, times.p80))
     row.eager, row.host = (None if value is None else round(value, 5) for value in (times.eager, times.host))
     if flops is not None:
-        row.tflops = round(flops / times.p50 / 1e9, 1)
+        row.flops, row.tflops = flops, round(flops / times.p50 / 1e9, 1)
     return row
 
 

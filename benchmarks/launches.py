@@ -25,6 +25,7 @@ _TYPES = {
     torch.int8: "*i8",
 }
 _ENTITIES = 8
+SLOTS = 16  # of the sampler's rows, whatever their prompt
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,11 @@ class Case:
     """One call: an op, its shape, and which of its features are used.
 
     feature: self-attention "temperature" or "plain"; cross-attention "plain" (no mask), "owner" (given map),
-    "vote" (per head), "affinity" (per head, by a given affinity) or "shared" (the heads vote together, by a given
-    affinity that is also returned). weights, hidden, renormalize: whether cross-attention has log weights, a hidden
-    weight (a mask without one is hard), and divides by the modulated sum; plain attention has none of them by default.
+    "vote" (per head), "affinity" (per head, by a given affinity), "shared" (the heads vote together, by a given
+    affinity that is also returned) or "average" (what ownership over a run is made from: shared, the affinity alone is
+    of interest, and no token is hidden). weights, hidden, renormalize: whether cross-attention has log weights, a
+    hidden weight (a mask without one is hard), and divides by the modulated sum; plain attention has none of them by
+    default.
     """
 
     op: str
@@ -45,7 +48,7 @@ class Case:
     tokens: int
     head_dim: int
     batch: int = 2
-    candidate: Tiles | None = None  # self-attention with these tiles, which do not ship
+    candidate: Tiles | None = None  # these tiles, which do not ship
     weights: bool | None = None  # None: where there is a mask
     hidden: bool | None = None
     renormalize: bool = True
@@ -63,7 +66,7 @@ def record(case: Case, architecture: str) -> Launch:
     """The one launch that this case makes on that architecture."""
     if case.op == "self":
         return describe_self_attention(**_self_attention_inputs(case), tiles=case.candidate, device=architecture)
-    return describe_cross_attention(**_cross_attention_inputs(case), device=architecture)
+    return describe_cross_attention(**_cross_attention_inputs(case), tiles=case.candidate, device=architecture)
 
 
 def compile_launch(launch: Launch, architecture: str, scale_type: str = "fp32"):
@@ -121,12 +124,14 @@ def _self_attention_inputs(case: Case) -> dict:
 
 def _cross_attention_inputs(case: Case) -> dict:
     q, k = _projected(case, case.queries), _projected(case, case.tokens)
-    shared, masked = case.feature == "shared", case.feature != "plain"
-    votes = case.feature in ("vote", "affinity", "shared")
+    shared, masked = case.feature in ("shared", "average"), case.feature != "plain"
+    votes, told = case.feature in ("vote", "affinity", "shared", "average"), case.feature != "average"
     by_token = (case.batch, case.tokens)
     owner_shape = (case.batch, case.queries) if shared else (case.batch, case.heads, case.queries)
-    affinity = torch.empty(*by_token, _ENTITIES, device="meta") if case.feature in ("affinity", "shared") else None
-    weights, hidden = (masked if has is None else has for has in (case.weights, case.hidden))
+    entities = _ENTITIES if told else SLOTS
+    affinity = torch.empty(*by_token, entities, device="meta") if shared or case.feature == "affinity" else None
+    weights = masked if case.weights is None else case.weights
+    hidden = masked and told if case.hidden is None else case.hidden
     return {
         "q": q,
         "k": k,
@@ -142,6 +147,6 @@ def _cross_attention_inputs(case: Case) -> dict:
         "renormalize": case.renormalize,
         "scale": 1 / math.sqrt(case.head_dim),
         "out": q,
-        "owner_out": torch.empty(owner_shape, dtype=torch.int8, device="meta") if votes else None,
-        "affinity_out": torch.empty(case.batch, case.queries, _ENTITIES, device="meta") if shared else None,
+        "owner_out": torch.empty(owner_shape, dtype=torch.int8, device="meta") if votes and told else None,
+        "affinity_out": torch.empty(case.batch, case.queries, entities, device="meta") if shared else None,
     }

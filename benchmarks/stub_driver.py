@@ -7,6 +7,7 @@ should have written stays as it was.
 
 import contextlib
 import ctypes
+import functools
 import os
 import shutil
 import subprocess
@@ -26,7 +27,7 @@ def obstacle() -> str:
         return "TRITON_INTERPRET=1 is set: kernels are interpreted, not launched"
     if torch.cuda.is_available():
         return "there is a real CUDA device"
-    if _compiler() is None:
+    if not has_compiler():
         return "there is no C compiler (gcc, clang or cc)"
     return ""
 
@@ -46,8 +47,8 @@ def stub_gpu() -> Iterator[ctypes.CDLL]:
     library = _install()
     patches = (
         mock.patch.object(configs, "ACCELERATOR", "cpu"),
-        mock.patch.object(torch.cuda, "get_device_capability", lambda device=None: (9, 0)),
-        mock.patch.object(torch.cuda, "current_device", lambda: -1),  # the index of the CPU's tensors
+        mock.patch.object(torch.cuda, "get_device_capability", return_value=(9, 0)),
+        mock.patch.object(torch.cuda, "current_device", return_value=-1),  # the index of the CPU's tensors
     )
     caches = (configs.architecture, ops._triton_obstacle, ops._faster_self_attention)
     with contextlib.ExitStack() as stack:
@@ -62,11 +63,13 @@ def stub_gpu() -> Iterator[ctypes.CDLL]:
                 cache.cache_clear()
 
 
-def _install() -> ctypes.CDLL:
-    """Build and load the library, and make it Triton's driver."""
-    global _library
-    if _library is not None:
-        return _library
+def has_compiler() -> bool:
+    return _compiler() is not None
+
+
+@functools.cache
+def load_library() -> ctypes.CDLL:
+    """Build and load the stub of libcuda, which Triton then links its launchers with."""
     folder = tempfile.mkdtemp(prefix="attnmod-stub-")
     built = os.path.join(folder, "libcuda.so.1")
     compiler = _compiler()
@@ -75,8 +78,14 @@ def _install() -> ctypes.CDLL:
         [compiler, "-shared", "-fPIC", "-O1", "-w", "-Wl,-soname,libcuda.so.1", "-o", built, str(_SOURCE)], check=True
     )
     os.symlink("libcuda.so.1", os.path.join(folder, "libcuda.so"))
-    os.environ["TRITON_LIBCUDA_PATH"] = folder  # what Triton links its launchers with
-    library = ctypes.CDLL(built, mode=ctypes.RTLD_GLOBAL)  # before anything can load another
+    os.environ["TRITON_LIBCUDA_PATH"] = folder
+    return ctypes.CDLL(built, mode=ctypes.RTLD_GLOBAL)  # before anything can load another
+
+
+@functools.cache
+def _install() -> ctypes.CDLL:
+    """Load the library and make it Triton's driver."""
+    library = load_library()
 
     from triton.backends.compiler import GPUTarget
     from triton.backends.nvidia import driver as nvidia
@@ -98,12 +107,8 @@ def _install() -> ctypes.CDLL:
             return torch.device("cpu")
 
     driver.set_active(StubDriver())
-    _library = library
     return library
 
 
 def _compiler() -> str | None:
     return next((path for name in ("gcc", "clang", "cc") if (path := shutil.which(name))), None)
-
-
-_library: ctypes.CDLL | None = None

@@ -49,9 +49,13 @@ def time_calls(
     device: torch.device,
     *,
     cold: bool = False,
+    eager: bool = True,
     budget_ms: float = 60.0,
 ) -> Times:
-    """The times of call(*inputs[i]), i going around; budget_ms bounds the replays, not what prepares them."""
+    """The times of call(*inputs[i]), i going around; budget_ms bounds the replays, not what prepares them.
+
+    Without eager, and then faster, launches from Python are not timed.
+    """
     if len(inputs) < SETS:
         raise ValueError(f"inputs rotate: at least {SETS} sets are needed, {len(inputs)} were given")
 
@@ -65,9 +69,9 @@ def time_calls(
     torch.cuda.synchronize()
     _, once = launched(turn, 1, repeats=1)
     calls = max(len(inputs), min(CALLS, int(budget_ms / 5 / max(once, 1e-3))))
-    host, eager = launched(turn, calls)
+    by_python = launched(turn, calls)[::-1] if eager else (None, None)
     if not cold:
-        return Times(*percentiles(_replayed(capture(turn, calls), calls, budget_ms)), eager, host)
+        return Times(*percentiles(_replayed(capture(turn, calls), calls, budget_ms)), *by_python)
     overwrite = _l2_overwriter(device)
 
     def flush(_: int) -> None:
@@ -79,7 +83,7 @@ def time_calls(
 
     of_flush = statistics.median(_replayed(capture(flush, calls), calls, budget_ms))
     both = _replayed(capture(flush_and_turn, calls), calls, budget_ms)
-    return Times(*percentiles([sample - of_flush for sample in both]), eager, host)
+    return Times(*percentiles([sample - of_flush for sample in both]), *by_python)
 
 
 def launched(turn: Callable[[int], object], calls: int, repeats: int = 5) -> tuple[float, float]:

@@ -66,8 +66,9 @@ class Pair:
         timesteps: falling, on the device.
     """
 
-    def __init__(self, full: bool, device: torch.device):
-        """full: SDXL's own size, else one that a CPU runs."""
+    def __init__(self, full: bool, device: torch.device, latents: int | None = None, **options: Any):
+        """full: SDXL's own size, else one that a CPU runs, in which options of the UNet and latents take the place of
+        what it has."""
         from diffusers import UNet2DConditionModel
 
         from attnmod import modulate
@@ -76,13 +77,13 @@ class Pair:
         self.dtype = torch.float16 if device.type == "cuda" else torch.float32
         self.shape = "sdxl 1024x1024 batch 2" if full else "small batch 2"
         with torch.device("meta"):  # initialised on a CPU it takes a minute, and twice the memory
-            stock: Any = UNet2DConditionModel(**(SDXL_UNET if full else SMALL_UNET)).eval()
+            stock: Any = UNet2DConditionModel(**(SDXL_UNET if full else SMALL_UNET) | options).eval()
         torch.nn.Module.to(stock, self.dtype)  # diffusers' own warns of weights that were trained in another
         modulated = copy.deepcopy(stock)
         self.stock = _filled(stock.requires_grad_(False), device)
         modulated.load_state_dict(self.stock.state_dict(), assign=True)
         self.modulated = modulated.requires_grad_(False)
-        self.inputs = _inputs(self.stock.config, device, self.dtype, 128 if full else 16)
+        self.inputs = _inputs(self.stock.config, device, self.dtype, latents or (128 if full else 16))
         self.timesteps = torch.linspace(999, 1, _STEPS, device=device)
         self.handle = modulate(_Pipeline(self.modulated))
         self.handle.set_prompt(_prompt(), self.inputs["encoder_hidden_states"][1:])

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attnmod.kernels import configs, reference, sdpa
+from attnmod.kernels import configs, reference, sdpa, tile_table
 from attnmod.kernels.checks import BACKENDS, check_cross_attention, check_gradients, check_self_attention
 from attnmod.kernels.configs import MAX_HEAD_DIM, architecture, generation, self_attention_entry
 from attnmod.kernels.reference import MAX_ENTITIES, default_affinity
@@ -219,6 +219,15 @@ def available_backends() -> dict[str, str]:
     """
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     return {"triton": _triton_obstacle(device), "sdpa": "", "eager": ""}
+
+
+def tiles_in_use() -> str:
+    """Where the tiles of the kernels come from, in a line: what ships, or the table that a tuning run has made."""
+    path = tile_table.user_path()
+    if not path.exists():
+        return f"the ones that ship; `attnmod bench tune` makes {path} for this card"
+    reason = tile_table.obstacle_to(path)
+    return f"the ones that ship; {path} is ignored: {reason}" if reason else f"{path}, over the ones that ship"
 
 
 def _self_attention_impl(

@@ -31,13 +31,18 @@ def main() -> int:
 
     import torch
 
+    from attnmod.benchmarks.gpu.compilations import Compilations
     from attnmod.benchmarks.gpu.report import TABLE, DeviceLost, Report
     from attnmod.benchmarks.harness import machine, results_in, time_limit
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     toy = order["toy"] or device.type != "cuda"
     folder = Path(order["folder"])
-    send({"event": "started", "machine": machine(), "toy": toy, "time": time.time()})
+    try:
+        facts = machine()
+    except Exception as error:  # the stages can tell more than who they are
+        facts = {"device": device.type, "error": str(error)}
+    send({"event": "started", "machine": facts, "toy": toy, "time": time.time()})
     if (folder / TABLE).exists():
         _install(folder / TABLE)
     done = frozenset(order["done"])
@@ -48,8 +53,11 @@ def main() -> int:
             name, seconds, send, toy=toy, more=order["more"], device=device, folder=folder, done=done
         )  # fmt: skip
         try:
-            with time_limit(seconds), results_in(folder):
+            with time_limit(seconds), results_in(folder), Compilations() as compiled:
                 importlib.import_module(module).run(report)
+            if compiled.misses and name != "compile":
+                spent = sum(took for _, took in compiled.misses)
+                report.say(f"Triton had to compile {len(compiled.misses)} kernels here, {spent:.1f} s")
             report.assert_device(name)
         except DeviceLost:
             lost = True
@@ -68,10 +76,10 @@ def main() -> int:
 
 def _install(table: Path) -> None:
     """The winners of a tuning that an earlier child made."""
-    from attnmod.kernels import configs
+    from attnmod.kernels import tile_table
 
     try:
-        configs.install_table(table)
+        tile_table.table().install(tile_table.read(table))
     except Exception:
         traceback.print_exc()
 

@@ -1,8 +1,10 @@
 """Clock, power and temperature of the GPU all the time, from one nvidia-smi that runs beside everything."""
 
 import bisect
+import contextlib
 import datetime
 import os
+import pty
 import shutil
 import statistics
 import subprocess
@@ -38,12 +40,17 @@ class Clocks:
         device = (os.environ.get("CUDA_VISIBLE_DEVICES") or "0").split(",")[0]
         command = ["nvidia-smi", f"--id={device}", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
         try:
+            reading, writing = pty.openpty()  # a program that writes into a pipe keeps some seconds of it to itself
             self._process = subprocess.Popen(
-                [*command, f"--loop-ms={_EVERY_MS}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                [*command, f"--loop-ms={_EVERY_MS}"],
+                stdin=subprocess.DEVNULL,
+                stdout=writing,
+                stderr=subprocess.DEVNULL,
             )
         except OSError as error:
             return f"clocks are not sampled: {error}"
-        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        os.close(writing)
+        self._reader = threading.Thread(target=self._read, args=(reading,), daemon=True)
         self._reader.start()
         return ""
 
@@ -68,11 +75,12 @@ class Clocks:
         nearest = samples[max(0, bisect.bisect_right(times, until) - 1) :][:1]
         return found or [sample for sample in nearest if abs(sample.time - until) < 1.0]
 
-    def _read(self, process: subprocess.Popen) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if (sample := parse(line)) is not None:
-                self.samples.append(sample)
+    def _read(self, reading: int) -> None:
+        # a terminal whose other end is closed ends with an error
+        with contextlib.suppress(OSError), os.fdopen(reading, errors="replace") as lines:
+            for line in lines:
+                if (sample := parse(line)) is not None:
+                    self.samples.append(sample)
 
 
 def parse(line: str) -> Sample | None:

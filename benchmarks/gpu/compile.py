@@ -24,12 +24,15 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from attnmod.benchmarks import stub_driver
+from attnmod.benchmarks.gpu.compilations import Compilations
 from attnmod.benchmarks.gpu.report import Report
 from attnmod.benchmarks.gpu.stages import STAGES
 from attnmod.benchmarks.launches import Case
 
 PROCESSES = 14
 HIT, MISS = "hit", "miss"
+_DAY = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,16 @@ def run(report: Report) -> None:
         cases = list(dict.fromkeys(case for cases in by_stage.values() for case in cases))
         cases = cases if on_device else cases[:2]
         outcomes = warm(cases, target, report.seconds_left() - 1)
-        told = Counter(outcome.what if outcome.what in (HIT, MISS) else "failed" for outcome in outcomes)
+        told = Counter(outcome.what for outcome in outcomes)
         spent = sum(outcome.seconds for outcome in outcomes if outcome.what == MISS)
         report.say(
-            f"{len(cases)} kernels: {told[HIT]} found in the cache, {told[MISS]} compiled ({spent:.0f} s of work), "
-            f"{told['failed']} failed, {len(cases) - len(outcomes)} not reached"
+            f"{len(cases)} launches: {told[HIT]} found in the cache, {told[MISS]} compiled ({spent:.0f} s of work), "
+            f"{len(cases) - len(outcomes)} not reached"
         )
         report.save_text("compile.txt", "".join(f"{o.seconds:7.2f} {o.what} {o.case.name}\n" for o in outcomes))
-        for outcome in outcomes:
-            if outcome.what not in (HIT, MISS):
-                report.say(f"does not compile: {outcome.case.name}: {outcome.what}")
+        wrong = [f"{o.case.name}: {o.what}" for o in outcomes if o.what not in (HIT, MISS)]
+        if wrong:
+            raise RuntimeError(f"{len(wrong)} do not compile, such as {wrong[0]}")
 
 
 def warm(cases: list[Case], architecture: str, seconds: float, processes: int = PROCESSES) -> list[Outcome]:
@@ -158,18 +161,24 @@ def compile_case(case: Case, architecture: str) -> str:
 
 
 def _build_launcher(kernel) -> None:
-    """Triton compiles a little C for each signature at the first launch, if need be; without libcuda it cannot."""
-    from triton.backends.nvidia.driver import CudaLauncher, libcuda_dirs
+    """What Triton compiles in C at the first launch: it, too, is kept in the cache. A libcuda to link with will do."""
+    from triton.backends.nvidia import driver as nvidia
+    from triton.runtime import driver
 
     try:
-        libcuda_dirs()
-    except (AssertionError, OSError):
-        return
-    CudaLauncher(kernel.src, kernel.metadata)
+        nvidia.libcuda_dirs()
+    except (AssertionError, OSError):  # no driver here: the stub has the same names
+        if not stub_driver.has_compiler():
+            return
+        stub_driver.load_library()
+    driver.active.utils = nvidia.CudaUtils()
+    nvidia.CudaLauncher(kernel.src, kernel.metadata)
 
 
 class OnlyATarget:
     """Stands in for Triton's driver: it knows for what is compiled, and nothing is launched."""
+
+    utils: object
 
     def __init__(self, architecture: str):
         from attnmod.benchmarks.launches import _target
@@ -184,29 +193,6 @@ class OnlyATarget:
 
     def get_current_target(self):
         return self._target
-
-
-class Compilations:
-    """Counts, within it, what Triton looked for in its cache, and what was not there: (name, seconds) of each."""
-
-    def __enter__(self):
-        from triton import knobs
-
-        self.hits, self.misses = 0, []
-        self._before = knobs.compilation.listener
-        knobs.compilation.listener = self._note
-        return self
-
-    def __exit__(self, *_):
-        from triton import knobs
-
-        knobs.compilation.listener = self._before
-
-    def _note(self, *, src, metadata, metadata_group, times, cache_hit) -> None:
-        if cache_hit:
-            self.hits += 1
-        else:
-            self.misses.append((src.name, times.total / 1e6))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -228,9 +214,11 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["TRITON_CACHE_DIR"] = str(options.cache.resolve())
     by_stage = needed(options.toy, options.more, options.ahead)
     cases = list(dict.fromkeys(case for cases in by_stage.values() for case in cases))
-    outcomes = warm(cases, options.ahead, float("inf"), options.processes)
+    outcomes = warm(cases, options.ahead, _DAY, options.processes)
     for outcome in outcomes:
         print(f"{outcome.seconds:7.2f} s {outcome.what} {outcome.case.name}")
+    for path in options.cache.rglob("*.source"):  # half of the size, and nothing reads it
+        path.unlink()
     size = sum(path.stat().st_size for path in options.cache.rglob("*") if path.is_file())
     print(f"{len(outcomes)} kernels, {size / 2**20:.1f} MiB in {options.cache}")
     return 0 if all(outcome.what in (HIT, MISS) for outcome in outcomes) else 1

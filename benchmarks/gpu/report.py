@@ -93,6 +93,11 @@ class Report:
     def save_text(self, name: str, text: str) -> None:
         self._tell("text", name="".join(c if c.isalnum() or c in "._-" else "-" for c in name), text=text)
 
+    def environment(self) -> dict[str, str]:
+        """What a program of its own needs to launch the kernels that this process launches."""
+        table = self.folder / TABLE
+        return {"ATTNMOD_TILES": str(table)} if table.exists() else {}
+
     def assert_device(self, after: str) -> None:
         """Raises DeviceLost, which ends this process, where nothing runs on the device any more."""
         if self.device.type != "cuda":

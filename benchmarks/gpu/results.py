@@ -24,6 +24,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 TABLE = "tiles.json"
 _ARCHIVE, _SUMMARY = "results.tar.gz", "summary.json"
 _BETWEEN_WRITES = 2.0
+_OF_A_ROW = 0.5  # seconds before a row is reported, in which it is timed: before that its inputs are made
 
 
 @dataclass
@@ -35,6 +36,8 @@ class StageResult:
     error: str = ""
     toy: bool = False
     seconds: float = 0.0
+    since: float = 0.0
+    until: float = 0.0
     mhz: float | None = None
     watt: float | None = None
     celsius: float | None = None
@@ -66,28 +69,34 @@ class Results:
             self.remarks.append(line)
 
     def take(self, event: dict) -> None:
-        """A row, a check, a line or a text from a stage."""
+        """A row, a check, a line or a text from a stage. What matters is printed at once, too."""
         stage = self.stages[event["stage"]]
         kind = event["event"]
+        stage.until = event["time"]
         if kind == "row":
             extra = {"flops": event["flops"], "since": event["since"], "until": event["time"]}
             stage.rows.append(event["row"] | extra)
         elif kind == "check":
             stage.checks.append({name: event[name] for name in ("name", "outcome", "text")})
+            if event["outcome"] == "FAILED":
+                print(f"   FAILED {event['name']}: {event['text']}", flush=True)
         elif kind == "say":
             stage.said.append(event["line"])
+            print(f"   {event['line']}", flush=True)
         elif kind == "text":
             self.texts[event["name"]] = event["text"]
         if time.monotonic() - self._written > _BETWEEN_WRITES:
             self.save(whole=False)
 
-    def add_clocks(self, since: float, name: str) -> None:
-        """The medians of a stage that has ended, and of each of its rows."""
-        stage = self.stages[name]
-        samples = self.clocks.between(since, time.time())
-        stage.mhz, stage.watt, stage.celsius = (median(samples, what) for what in ("mhz", "watt", "celsius"))
-        for row in stage.rows:
-            row["mhz"] = self.clocks.mhz(row["since"], row["until"])
+    def add_clocks(self) -> None:
+        """The medians of each stage, and of each of its rows."""
+        for stage in self.stages.values():
+            if not self.clocks.samples or not stage.since > self.clocks.samples[0].time - 1:
+                continue  # of an earlier run
+            samples = self.clocks.between(stage.since, stage.until)
+            stage.mhz, stage.watt, stage.celsius = (median(samples, what) for what in ("mhz", "watt", "celsius"))
+            for row in stage.rows:
+                row["mhz"] = self.clocks.mhz(max(row["since"], row["until"] - _OF_A_ROW), row["until"])
 
     def save(self, *, whole: bool = True) -> None:
         """whole: with every text and file of the run, else summary.json alone."""
@@ -97,6 +106,7 @@ class Results:
             destination.mkdir(parents=True, exist_ok=True)
             _write(destination / _SUMMARY, self._as_json())
             if whole:
+                self.add_clocks()
                 _write(destination / "summary.txt", "\n".join(summary.lines(self)) + "\n")
                 self._save_files(destination)
         except OSError as error:

@@ -1,8 +1,8 @@
 """Stage "right": the kernels on this device against float64, and what they promise besides.
 
 Every output is full of NaN (a map of owners: of 127) before the launch, so that what no program wrote shows. Heads are
-few, so that float64 costs little; the shapes, strides and dtypes are those of a UNet, and odd ones. Inputs are drawn anew in
-every run, and the seed is told. Forms that nobody has seen on a GPU run in a process of their own, see `risky.py`.
+few, so that float64 costs little; the shapes, strides and dtypes are those of a UNet, and odd ones. Inputs are drawn
+anew in every run, and the seed is told. Forms that nobody has seen on a GPU run in a process of their own, `risky.py`.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _REPEATS = 50
 
 def cases(toy: bool, more: bool, architecture: str) -> list[Case]:
     """Everything that this stage launches."""
-    return [*_cases(toy, more), *risky.cases(toy, architecture)]
+    return [*_cases(toy, more), *_call_cases(toy), *risky.cases(toy, architecture)]
 
 
 def _cases(toy: bool, more: bool) -> list[Case]:
@@ -80,7 +80,7 @@ def run(report: Report) -> None:
         with report.check(name):
             if look is not _check_repeats and not on_device:
                 raise LeftOut("needs CUDA")
-            look(_calls(backend, report.device, seed, 33 if report.toy else 1024), 3 if report.toy else _REPEATS)
+            look(_calls(backend, report.device, seed, report.toy), 3 if report.toy else _REPEATS)
     if candidates is not None:
         candidates.tell()
 
@@ -146,25 +146,24 @@ def poisoned() -> Iterator[None]:
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def _calls(backend: str, device: torch.device, seed: int, queries: int) -> list[tuple[Callable[[], list], dict]]:
+def _call_cases(toy: bool) -> list[Case]:
+    queries, tokens = (33, 17) if toy else (1024, 77)
+    found = [Case("self", "temperature", torch.float16, 2, queries, queries, 64)]
+    return found + [Case("cross", feature, torch.float16, 2, queries, tokens, 64) for feature in _FEATURES[1:]]
+
+
+def _calls(backend: str, device: torch.device, seed: int, toy: bool) -> list[tuple[Callable[[], list], dict]]:
     """A call of every feature, with the tensors that it is given: what is written into them the next call follows."""
-    ops = torch.ops.attnmod
-    tokens = 77 if queries > 77 else 17
-    found: list[tuple[Callable[[], list], dict]] = []
-    case = Case("self", "temperature", torch.float16, 2, queries, queries, 64)
+    return [_call(case, backend, device, seed) for case in _call_cases(toy)]
+
+
+def _call(case: Case, backend: str, device: torch.device, seed: int) -> tuple[Callable[[], list], dict]:
     q, k, v, options = inputs(case, device, seed)
-    tau = options["temperature"]
-    found.append((lambda: [ops.self_attention(q, k, v, tau, None, backend)], options))
-    for feature in _FEATURES[1:]:
-        case = Case("cross", feature, torch.float16, 2, queries, tokens, 64)
-        q_, k_, v_, options = inputs(case, device, seed)
-        asked = {"return_owner": feature != "owner", "return_affinity": feature == "shared", "backend": backend}
-
-        def call(given=(q_, k_, v_), options=options, asked=asked) -> list:
-            return ops.cross_attention(*given, **options, **asked)
-
-        found.append((call, options))
-    return found
+    ops = torch.ops.attnmod
+    if case.op == "self":
+        return lambda: [ops.self_attention(q, k, v, options["temperature"], None, backend)], options
+    asked = {"return_owner": case.feature != "owner", "return_affinity": case.feature == "shared", "backend": backend}
+    return lambda: ops.cross_attention(q, k, v, **options, **asked), options
 
 
 def _check_repeats(calls: list[tuple[Callable[[], list], dict]], repeats: int) -> None:

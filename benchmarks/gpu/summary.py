@@ -6,6 +6,7 @@ stays below that: the longest sections are cut first, and say so. summary.txt is
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,9 +14,7 @@ if TYPE_CHECKING:
 
 LIMIT = 11_000
 _WIDTH = 170
-_WITH_TABLE = ("machine", "kernels")
-# What a processor's tensor cores do in a clock in fp16, times the processors.
-_FLOPS_A_CLOCK = {"NVIDIA H100 80GB HBM3": 132 * 4096, "NVIDIA H200": 132 * 4096}
+_NAME, _CELL = 44, 21
 
 
 def lines(results: Results) -> list[str]:
@@ -73,33 +72,45 @@ def _stage(name: str, stage: StageResult, results: Results) -> list[str]:
         if check["outcome"] == "left out"
     ]
     found += [f"   {line}" for line in stage.said]
-    if name in _WITH_TABLE:
-        found += _table(stage.rows, results.machine.get("device", ""))
-    found += [f"   {row['op']} {row['provider']} {row['shape']}: {row['note']}" for row in _untimed(stage.rows)]
+    if name == "kernels":
+        found += _table([row for row in stage.rows if row["p50"] is not None])
+    return found + _untimed([row for row in stage.rows if row["p50"] is None])
+
+
+def _table(rows: list[dict]) -> list[str]:
+    """A line for each thing that is computed: every provider's median in us, its TFLOP/s, and in brackets the us of an
+    eager call; the clock meanwhile."""
+    providers = list(dict.fromkeys(row["provider"] for row in rows))
+    found = ["   us, TFLOP/s (us in eager mode)".ljust(_NAME + 3) + "".join(name.rjust(_CELL) for name in providers)]
+    by_point: dict[tuple, dict[str, dict]] = {}
+    for row in rows:
+        point = (row["op"], row["shape"], row["dtype"], row["cache"])
+        by_point.setdefault(point, {})[row["provider"]] = row
+    for (op, shape, dtype, cache), cells in by_point.items():
+        marks = [mark for mark, usual in ((dtype, "float16"), (cache, "warm")) if mark != usual]
+        name = " ".join([op, shape.removeprefix("sdxl-1024x1024 "), *marks])
+        clocks = [row["mhz"] for row in cells.values() if row.get("mhz")]
+        mhz = f" {statistics.median(clocks):6.0f} MHz" if clocks else ""
+        found.append(f"   {name:{_NAME}}{''.join(_cell(cells.get(p)).rjust(_CELL) for p in providers)}{mhz}")
     return found
 
 
-def _table(rows: list[dict], device: str) -> list[str]:
-    """Microseconds; TFLOP/s; the clock meanwhile, and which part of the tensor cores' peak at that clock it is."""
-    timed = [row for row in rows if row.get("p50") is not None]
-    if not timed:
-        return []
-    found = [f"   {'':58} {'us':>8} {'p20':>8} {'p80':>8} {'TFLOP/s':>8} {'MHz':>5} {'peak':>5}"]
-    for row in timed:
-        rate = row["flops"] / row["p50"] / 1e9 if row.get("flops") else None
-        mhz = row.get("mhz")
-        peak = rate * 1e12 / (_FLOPS_A_CLOCK[device] * mhz * 1e6) if rate and mhz and device in _FLOPS_A_CLOCK else None
-        name = f"{row['op']} {row['provider']} {row['shape']} {row['cache']}"
-        times = " ".join(f"{1e3 * row[quantile]:8.2f}" for quantile in ("p50", "p20", "p80"))
-        found.append(
-            f"   {name:58} {times} {_number(rate):>8} {_number(mhz):>5} {'' if peak is None else f'{peak:.0%}':>5}"
-            f" {row.get('note', '')}"
-        )
-    return found
+def _cell(row: dict | None) -> str:
+    if row is None:
+        return "-"
+    rate = f" {row['flops'] / row['p50'] / 1e9:.0f}" if row.get("flops") else ""
+    eager = f" ({1e3 * row['eager']:.0f})" if row.get("eager") is not None else ""
+    return f"{1e3 * row['p50']:.1f}{rate}{eager}"
 
 
-def _untimed(rows: list[dict]) -> list[dict]:
-    return [row for row in rows if row.get("p50") is None]
+def _untimed(rows: list[dict]) -> list[str]:
+    """What has no time, and why: one line for each reason."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        reasons.setdefault((row["provider"], row["note"]), []).append(f"{row['op']} {row['shape']}")
+    return [
+        f"   {provider}, {len(which)} rows, such as {which[0]}: {note}" for (provider, note), which in reasons.items()
+    ]
 
 
 def _number(value: float | None) -> str:

@@ -22,9 +22,11 @@ from pathlib import Path
 from attnmod.benchmarks.gpu import summary
 from attnmod.benchmarks.gpu.child import LOST
 from attnmod.benchmarks.gpu.clocks import Clocks
+from attnmod.benchmarks.gpu.processes import kill_session
 from attnmod.benchmarks.gpu.results import Results, StageResult
 from attnmod.benchmarks.gpu.stages import MINUTES, STAGES, Stage
 
+CARRIED_CACHE = Path(".triton")  # what `python -m benchmarks.gpu.compile --ahead` made elsewhere
 _START = 90.0  # imports, the CUDA context; more than that is a machine that hangs
 _CLOSING = 12.0  # what a kill, the last save and the summary may take
 _LEAST = 5.0  # no stage begins with less
@@ -63,7 +65,7 @@ def _run_child(
     child = _Child(stages, done, options, results.folder)
     left = list(stages)
     current: StageResult | None = None
-    since, deadline = time.time(), min(time.monotonic() + _START, end)
+    deadline = min(time.monotonic() + _START, end)
     begun = time.monotonic()
     before = 0.0 if not done else results.stages[stages[0].name].seconds
     try:
@@ -74,14 +76,15 @@ def _run_child(
                 results.toy = event["toy"]
                 deadline = min(time.monotonic() + _START, end)
             elif kind == "begin":
-                current, since, begun = results.stages[event["stage"]], event["time"], time.monotonic()
+                current, begun = results.stages[event["stage"]], time.monotonic()
                 current.outcome, current.toy = "died", results.toy
+                current.since = current.since or event["time"]
                 deadline = min(begun + left[0].deadline - before, end)
             elif kind == "end":
                 assert current is not None
                 current.seconds, current.error = before + time.monotonic() - begun, event["error"] or ""
                 current.outcome = "failed" if event["error"] or current.failed else "ok"
-                _close_stage(left[0].name, since, results)
+                _close_stage(left[0].name, results)
                 before, made = 0.0, frozenset(check["name"] for check in current.checks)
                 if event["lost"] and made - done and current.seconds < left[0].seconds:
                     return left, made  # the same stage again, without what it has already looked at
@@ -102,22 +105,29 @@ def _run_child(
         if current is not None:
             current.seconds = before + time.monotonic() - begun
             if current.outcome == "died":
-                current.error = f"exit code {code}: {child.last_words()}"
-            _close_stage(left[0].name, since, results)
+                current.error = _ending(code, child)
+            _close_stage(left[0].name, results)
         results.texts["log.txt"] = results.texts.get("log.txt", "") + "".join(child.log)
     if current is not None:
         return left[1:], frozenset()
     if left and code != LOST:
         for stage in left:  # it did not come as far as a stage, and another one would not either
-            results.stages[stage.name].error = f"no process for it, exit code {code}: {child.last_words()}"
+            results.stages[stage.name].error = f"there is no process for it: {_ending(code, child)}"
         return [], frozenset()
     return left, frozenset()
 
 
-def _close_stage(name: str, since: float, results: Results) -> None:
-    results.add_clocks(since, name)
+def _ending(code: int, child: "_Child") -> str:
+    if code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}"
+    return f"its process ended with {code}: {child.last_words()}"
+
+
+def _close_stage(name: str, results: Results) -> None:
     stage = results.stages[name]
-    print(f"-- {name}: {stage.outcome} in {stage.seconds:.1f} s {stage.error[-300:]}", flush=True)
+    stage.until = time.time()
+    error = (stage.error.strip().splitlines() or [""])[-1]
+    print(f"-- {name}: {stage.outcome} in {stage.seconds:.1f} s {error[:300]}", flush=True)
     results.save()
 
 
@@ -166,8 +176,7 @@ class _Child:
         if self._ended.is_set():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(2)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        kill_session(self._process.pid)
         try:
             code = self._process.wait(15)
         except subprocess.TimeoutExpired:
@@ -207,7 +216,7 @@ def run(stages: Sequence[Stage], options: Options) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise _Stopped
 
-    signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         supervise(stages, options, results)
     except (KeyboardInterrupt, _Stopped):
@@ -220,6 +229,7 @@ def run(stages: Sequence[Stage], options: Options) -> int:
         results.save()
         print(summary.printed(results), flush=True)
         results.close()
+        signal.signal(signal.SIGTERM, before)
     ended = [results.stages[stage.name].outcome for stage in stages]
     return 0 if all(outcome == "ok" for outcome in ended) else 1
 
@@ -233,6 +243,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--more", action="store_true", help="also what has no place in eight minutes")
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"for all stages together ({MINUTES:g})")
     options = parser.parse_args(arguments)
+    if "TRITON_CACHE_DIR" not in os.environ and CARRIED_CACHE.is_dir():
+        os.environ["TRITON_CACHE_DIR"] = str(CARRIED_CACHE.resolve())
     return run(chosen(options.part, options.minutes), Options(options.toy, options.more, options.minutes))
 
 

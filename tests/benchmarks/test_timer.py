@@ -144,10 +144,10 @@ def test_a_wrong_provider_is_not_timed():
     exact = torch.randn(4, 4, dtype=torch.float64)
     truth = Truth.of(exact, exact.float() * (1 + 1e-7))
     inputs = [(exact.float(),)] * 3
-    right = measure("op", "right", "4x4", lambda x: x, inputs, truth, budget_ms=1, flops=32.0)
-    wrong = measure("op", "wrong", "4x4", lambda x: x + 0.01, inputs, truth, budget_ms=1)
-    nothing = measure("op", "nothing", "4x4", lambda x: x * float("nan"), inputs, truth, budget_ms=1)
-    broken = measure("op", "broken", "4x4", lambda x: 1 / 0, inputs, truth, budget_ms=1)
+    right = measure("op", "right", "4x4", lambda x: x, inputs, lambda: truth, budget_ms=1, flops=32.0)
+    wrong = measure("op", "wrong", "4x4", lambda x: x + 0.01, inputs, lambda: truth, budget_ms=1)
+    nothing = measure("op", "nothing", "4x4", lambda x: x * float("nan"), inputs, lambda: truth, budget_ms=1)
+    broken = measure("op", "broken", "4x4", lambda x: 1 / 0, inputs, lambda: truth, budget_ms=1)
     assert right.p50 is not None
     assert right.tflops is not None
     for row in (wrong, nothing):

@@ -1,11 +1,11 @@
-"""The table of tiles: what ships can be read, a user's own is taken where it fits and refused aloud where it does not."""
+"""The table of tiles: what ships can be read; a user's own is taken where it fits, else refused aloud."""
 
 import json
 
 import pytest
 import torch
 
-from attnmod.kernels import configs, tile_table
+from attnmod.kernels import configs, ops, tile_table
 from attnmod.kernels.tile_table import Entry, Tiles
 
 CARD = "NVIDIA H100 80GB HBM3"
@@ -48,6 +48,14 @@ def test_the_users_folder_is_looked_at(own_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(own_path.parents[1]))
     tile_table.write(own_path, [OWN], CARD)
     assert configs.self_attention_entry("sm_90", 64, 4096) == OWN
+
+
+def test_what_is_in_use_is_told(own_path):
+    assert ops.tiles_in_use() == f"the ones that ship; `attnmod bench tune` makes {own_path} for this card"
+    tile_table.write(own_path, [OWN], CARD)
+    assert ops.tiles_in_use() == f"{own_path}, over the ones that ship"
+    tile_table.write(own_path, [OWN], "another card")
+    assert "ignored: it was made on another card" in ops.tiles_in_use()
 
 
 @pytest.mark.parametrize(
