@@ -176,7 +176,9 @@ def machine() -> dict:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "torch": torch.__version__,
         "triton": _version("triton"),
-        "commit": _output("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"),
+        # a copy without its history is told what it is of
+        "commit": os.environ.get("ATTNMOD_COMMIT")
+        or _output("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"),
         "device": _processor_name(),
         "cudnn": None,
         "driver": None,

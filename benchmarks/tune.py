@@ -17,6 +17,7 @@ import itertools
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ from attnmod.kernels.tile_table import Entry, Tiles
 _TAU = 0.8
 _SDPA = "sdpa"
 _REPEATS = 5
+_OVERLAP = ("overlap",)
+_LIKELY = 4
 
 
 @dataclass(frozen=True)
@@ -104,19 +107,18 @@ def candidates(search: Search, *, toy: bool) -> list[Tiles]:
     if search.op == "self_attention":
         if toy:
             return [Tiles(16, 16, 4, 1), Tiles(32, 16, 4, 1, options=("overlap",))]
-        columns = {64: (128, 64), 128: (64, 128), 256: (32, 64)}[search.head_dim]
+        wide, narrow = {64: (128, 64), 128: (64, 128), 256: (32, 64)}[search.head_dim]
+        forms = [(wide, 3, _OVERLAP), (narrow, 3, _OVERLAP), (wide, 2, _OVERLAP), (narrow, 4, _OVERLAP)]
+        forms += [(wide, 3, ()), (narrow, 3, ()), (narrow, 4, ()), (wide, 4, _OVERLAP)]
         return [
             Tiles(block_m, block_n, warps, stages, options=options)
-            for stages, block_n, (block_m, warps), options in itertools.product(
-                (3, 2, 4), columns, ((64, 4), (128, 8), (128, 4), (64, 8)), (("overlap",), ())
-            )
+            for (block_n, stages, options), (block_m, warps) in itertools.product(forms, ((64, 4), (128, 8), (128, 4)))
         ]
     if toy:
         return [Tiles(16, 0, 4, 1, 1), Tiles(16, 0, 4, 1, 2)]
-    blocks = (1, 2, 3, 4) if search.shape_class.startswith("prompt") else (1,)
-    return [
-        Tiles(block_m, 0, warps, 1, count) for count, block_m, warps in itertools.product(blocks, (64, 128, 32), (4, 8))
-    ]
+    blocks = (1, 2, 4) if search.shape_class.startswith("prompt") else (1,)
+    rows = ((64, 4), (128, 8), (128, 4), (32, 4), (64, 8))
+    return [Tiles(block_m, 0, warps, 1, count) for count, (block_m, warps) in itertools.product(blocks, rows)]
 
 
 def softmax_options(tiles: Tiles) -> list[Tiles]:
@@ -126,19 +128,25 @@ def softmax_options(tiles: Tiles) -> list[Tiles]:
 
 
 def cases(*, toy: bool, more: bool) -> list[Case]:
-    """The launches of all candidates, for whoever compiles them beforehand; of the softmax options those in tiles with
-    three stages, one of which is likely to be the fastest."""
+    """The launches of all candidates, for whoever compiles them beforehand; of the softmax options those in the tiles
+    that are the likeliest to be the fastest."""
     found = []
     for search in searches(toy=toy, more=more):
         tried = candidates(search, toy=toy)
         if search.op == "self_attention" and not toy:
-            tried += [form for tiles in tried if tiles.num_stages == 3 for form in softmax_options(tiles)]
+            tried += [form for tiles in tried[:_LIKELY] for form in softmax_options(tiles)]
         for workload, tiles in itertools.product(search.workloads, dict.fromkeys(tried)):
             found.append(workload.case(search.op, tiles))
     return found
 
 
 # -- the search
+
+
+def with_shares(found: Sequence[Search]) -> Iterator[tuple[Search, AbstractContextManager]]:
+    """Each search with its share of the time that is left: what one does not use the others have."""
+    for index, search in enumerate(found):
+        yield search, time_limit(seconds_left() / (len(found) - index))
 
 
 class Contest:
@@ -343,10 +351,11 @@ def run(
     device: torch.device, *, toy: bool, more: bool, take: Callable[[Row], None]
 ) -> Iterator[tuple[Search, Entry, str]]:
     """Every entry that was decided, installed in this process."""
-    for search in searches(toy=toy, more=more):
-        if out_of_time():
-            return
-        found = tune(search, device, take, toy=toy, measured=where_it_runs(device))
+    for search, share in with_shares(searches(toy=toy, more=more)):
+        with share:
+            if out_of_time():
+                return
+            found = tune(search, device, take, toy=toy, measured=where_it_runs(device))
         if found is not None:
             tile_table.table().install([found[0]])
             yield search, *found

@@ -14,10 +14,9 @@ def run(report: Report) -> None:
     path = report.folder / TABLE
     before = tile_table.read(path) if path.exists() else []  # by the child before this one
     entries = {entry.key: entry for entry in before}
-    for search in tune.searches(toy=report.toy, more=report.more):
-        if report.already(search.name):
-            continue
-        with report.check(search.name) as note:
+    left = [search for search in tune.searches(toy=report.toy, more=report.more) if not report.already(search.name)]
+    for search, share in tune.with_shares(left):
+        with report.check(search.name) as note, share:
             if report.device.type != "cuda" and not tune.interpreted():
                 raise LeftOut("needs CUDA, or Triton's interpreter for its flow")
             if report.seconds_left() < 0:

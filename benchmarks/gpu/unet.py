@@ -7,6 +7,8 @@ import torch
 
 from attnmod.benchmarks.gpu.report import LeftOut, Report
 from attnmod.benchmarks.kernel_profile import Kernels, differences, kernels_of, longest, total
+from attnmod.benchmarks.launches import Case
+from attnmod.benchmarks.shapes import shapes
 from attnmod.benchmarks.unet_step import Pair, Step, in_turns, rows_of, words_of
 
 _ABOUT_A_PROFILE = 10.0  # seconds
@@ -100,3 +102,18 @@ def report_kernels(report: Report, kernels: dict[str, Kernels]) -> None:
     report.say("modulated less stock, by kernel (launches):")
     for line in differences(kernels["stock"], kernels["modulated"]):
         report.say("  " + line)
+
+
+def cases(toy: bool, more: bool, architecture: str) -> list[Case]:
+    """What the modulated UNet launches by default; at toy size it does not run on a GPU's account."""
+    if toy:
+        return []
+    large, small = shapes()[:2]
+    found = []
+    for shape in (large, small):
+        sizes = torch.float16, shape.heads, shape.queries
+        found.append(Case("self", "temperature", *sizes, shape.queries, shape.head_dim))
+        found.append(Case("cross", "owner", *sizes, 77, shape.head_dim))
+    # ownership is averaged at the finest of its sizes
+    found.append(Case("cross", "average", torch.float16, large.heads, large.queries, 77, large.head_dim))
+    return found
