@@ -92,7 +92,7 @@ def first_weight(weights_ptr, b, weights_strides, HAS_WEIGHTS: tl.constexpr):
 def row_is_present(first, weights_ptr, b, weights_strides, num_tokens, HAS_WEIGHTS: tl.constexpr):
     """Whether a row has any token, given the first one's log w."""
     present = is_present(first)
-    if HAS_WEIGHTS:
+    if HAS_WEIGHTS:  # noqa: SIM102 - the first is decided at compile time, the second is not
         if not present:
             largest = tl.full([], float("-inf"), tl.float32)
             for start in range(0, num_tokens, 128):
