@@ -202,7 +202,7 @@ def sheet(cases: list[Case], architectures: list[str], jobs: int) -> list[dict]:
 
 def table(rows: list[dict]) -> str:
     """The sheet as Markdown."""
-    columns = "kernel tiles regs spill smem blocks matrix ahead ffma".split()
+    columns = ["kernel", "tiles", "regs", "spill", "smem", "blocks", "matrix", "ahead", "ffma"]
     head = "| " + " | ".join([*columns, "mufu (ex2, beside)", "fp64", "per score"]) + " |"
     lines = []
     for architecture, candidate in dict.fromkeys((row["architecture"], row["candidate"]) for row in rows):
