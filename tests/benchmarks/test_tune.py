@@ -10,7 +10,7 @@ import torch
 from attnmod.benchmarks import tune
 from attnmod.benchmarks.gpu import tune as stage
 from attnmod.benchmarks.gpu.report import TABLE, Report
-from attnmod.benchmarks.harness import Row, time_limit
+from attnmod.benchmarks.harness import Row, seconds_left, time_limit
 from attnmod.benchmarks.launches import record
 from attnmod.benchmarks.tune import candidates, cases, searches, words
 from attnmod.kernels import configs, tile_table
@@ -117,6 +117,17 @@ def test_no_time_left_tries_nothing(monkeypatch):
     assert tried == []
 
 
+def test_an_entry_leaves_time_for_the_others():
+    """Half for the first of two; what it does not use the second has."""
+    shares = []
+    with time_limit(10):
+        for _, share in tune.with_shares([SELF, CROSS]):
+            with share:
+                shares.append(seconds_left())
+    assert shares[0] == pytest.approx(5, abs=0.5)
+    assert shares[1] == pytest.approx(10, abs=0.5)
+
+
 def test_several_workloads_count_together(monkeypatch):
     swept = next(search for search in searches(toy=False, more=False) if search.shape_class == "swept")
     assert {(workload.feature, workload.tokens) for workload in swept.workloads} == {("average", 77), ("owner", 231)}
@@ -145,11 +156,11 @@ def test_a_vote_is_held_against_its_affinities():
 def test_the_candidates_that_were_asked_for():
     long = next(search for search in searches(toy=False, more=False) if search.name == "self_attention 64 long")
     found = candidates(long, toy=False)
-    assert len(set(found)) == len(found) == 48
+    assert len(set(found)) == len(found)
     assert {(tiles.block_m, tiles.block_n) for tiles in found} == set(itertools.product((64, 128), repeat=2))
-    assert {(tiles.num_warps, tiles.num_stages, tiles.options) for tiles in found} == set(
-        itertools.product((4, 8), (2, 3, 4), ((), ("overlap",)))
-    )
+    assert {tiles.num_warps for tiles in found} == {4, 8}
+    assert {tiles.num_stages for tiles in found} == {2, 3, 4}
+    assert {tiles.options for tiles in found} == {(), ("overlap",)}
     assert found[0] == Tiles(64, 128, 4, 3, options=("overlap",))
     names = [search.name for search in searches(toy=False, more=True)]
     assert names == [
