@@ -171,7 +171,7 @@ class Results:
             self.stages = {name: StageResult(**stage) for name, stage in record["stages"].items()}
             with tarfile.open(path.with_name(_ARCHIVE)) as archive:
                 archive.extractall(self.folder, filter="data")
-        except (OSError, ValueError, TypeError, KeyError, tarfile.TarError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, tarfile.TarError) as error:
             self.remark(f"what an earlier run left in OUT could not be read: {error}")
 
 

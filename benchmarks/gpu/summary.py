@@ -55,6 +55,10 @@ def _head(results: Results) -> list[str]:
     found = [
         f"== attnmod on {machine.get('device', 'an unknown device')}: {versions}, commit {machine.get('commit')}{toy}"
     ]
+    by_outcome: dict[str, list[str]] = {}
+    for name, stage in results.stages.items():
+        by_outcome.setdefault(stage.outcome, []).append(name)
+    found.append("   " + "; ".join(f"{outcome}: {', '.join(names)}" for outcome, names in by_outcome.items()))
     return found + [f"   ! {remark}" for remark in results.remarks]
 
 
