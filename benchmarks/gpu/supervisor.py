@@ -214,13 +214,13 @@ def run(stages: Sequence[Stage], options: Options) -> int:
 
     def stop(number, frame):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise _Stopped
+        raise _Stopped(signal.Signals(number).name)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         supervise(stages, options, results)
-    except (KeyboardInterrupt, _Stopped):
-        results.remark("the run was ended from outside")
+    except (KeyboardInterrupt, _Stopped) as stopped:
+        results.remark(f"the run was ended from outside, by {stopped.args[0] if stopped.args else 'SIGINT'}")
     finally:
         clocks.stop()
         samples = [f"{s.time:.3f} {s.mhz:.0f} {s.watt:.1f} {s.celsius:.0f}\n" for s in clocks.samples]

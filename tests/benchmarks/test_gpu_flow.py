@@ -1,4 +1,4 @@
-"""`make gpu` walks every stage on a CPU at toy sizes, on a machine that has little: no minute on a GPU is lost to a typo.
+"""`make gpu` walks every stage on a CPU at toy sizes, on a machine that has little: no minute on a GPU goes to a typo.
 
 What happens to stages that hang, die or lose the device is in test_gpu_supervisor.py.
 """
