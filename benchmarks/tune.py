@@ -207,7 +207,7 @@ def tune(
     for tiles in candidates(search, toy=toy):
         contest.enter(tiles)
     best = min((one for one in contest.times if one != _SDPA), key=lambda one: contest.times[one], default=None)
-    if search.op == "self_attention" and isinstance(best, Tiles):
+    if search.op == "self_attention" and isinstance(best, Tiles) and best.kernel == "triton":
         for tiles in softmax_options(best):
             contest.enter(tiles)
     best = contest.fastest()
@@ -253,7 +253,8 @@ def words(choice: Tiles | str) -> str:
     """
     if isinstance(choice, str):
         return choice
-    found = [f"{choice.block_m}x{choice.block_n}", f"{choice.num_warps}w", f"{choice.num_stages}s", *choice.options]
+    found = [] if choice.kernel == "triton" else [choice.kernel]
+    found += [f"{choice.block_m}x{choice.block_n}", f"{choice.num_warps}w", f"{choice.num_stages}s", *choice.options]
     found += [f"{choice.blocks_per_program} blocks"] * (choice.blocks_per_program > 1)
     found += [f"{choice.max_registers} registers"] * (choice.max_registers > 0)
     return " ".join(found)
