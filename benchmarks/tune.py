@@ -50,8 +50,9 @@ class Workload:
     tokens: int
 
     def case(self, op: str, tiles: Tiles) -> Case:
-        sizes = (self.shape.heads, self.shape.queries, self.tokens, self.shape.head_dim, self.shape.batch)
-        return Case(op.removesuffix("_attention"), self.feature, torch.float16, *sizes, tiles)
+        shape, name = self.shape, op.removesuffix("_attention")
+        sizes = (shape.heads, shape.queries, self.tokens, shape.head_dim, shape.batch)
+        return Case(name, self.feature, torch.float16, *sizes, candidate=tiles)
 
 
 @dataclass(frozen=True)
@@ -291,11 +292,12 @@ class _Bench:
     def _truth(self) -> Truth | None:
         if self.is_self:
             return bench_self_attention.truth_of(self.inputs[0][:3], self._tau)
+        q, k, v = self.inputs[0]
         if self.workload.feature != "average":
-            return bench_cross_attention.truth_of(*self.inputs[0], self._options, "")
+            return bench_cross_attention.truth_of(q, k, v, self._options, "")
         exact, low = (
             reference.cross_attention(
-                *(x.to(dtype) for x in self.inputs[0]),
+                *(x.to(dtype) for x in (q, k, v)),
                 **self._options | {"affinity": self._options["affinity"].to(dtype)},
             )[1]
             for dtype in (torch.float64, torch.float16)
