@@ -9,6 +9,7 @@ from setuptools import setup
 
 FOLDERS = (
     "kernels",
+    "kernels/gluon",
     "parser",
     "sampler",
     "sampler/data/clip_bpe",

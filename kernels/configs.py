@@ -112,9 +112,9 @@ def aligned(*tensors: torch.Tensor) -> bool:
 
     And whether 256 rows lie within 2^31 elements, so that a block of them is addressed in int32.
     """
-    return all(
-        stride % 8 == 0 for tensor in tensors for stride in tensor.stride()[:3]
-    ) and all(tensor.stride(2) < 1 << 23 for tensor in tensors)
+    return all(stride % 8 == 0 for tensor in tensors for stride in tensor.stride()[:3]) and all(
+        tensor.stride(2) < 1 << 23 for tensor in tensors
+    )
 
 
 @functools.cache

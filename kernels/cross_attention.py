@@ -169,7 +169,15 @@ def _cross_attention_kernel(
             modulated = any_entity(bits) & (log_hidden < 0)
         if VOTES:
             votes, largest_vote = prompt_votes(
-                voting_bits(bits, weights), weights, affinity_ptr, b, affinity_strides, 0, num_entities, BLOCK_G, HAS_AFFINITY
+                voting_bits(bits, weights),
+                weights,
+                affinity_ptr,
+                b,
+                affinity_strides,
+                0,
+                num_entities,
+                BLOCK_G,
+                HAS_AFFINITY,
             )
             unit = tl.where(largest_vote > 0, largest_vote, 1.0)
             voting = voting_columns(votes, columns, bit_columns, HAS_AFFINITY)
@@ -218,7 +226,9 @@ def _cross_attention_kernel(
             offs_m = first_row + i * BLOCK_M + rows
             zeros = zero_channels(BLOCK_M, D_TILES)
             factor = tl.full([BLOCK_M], 0.0, tl.float32)
-            store_channels(out_base + i * BLOCK_M * out_stride, zeros, factor, rows, out_stride, left, HEAD_DIM, D_TILES)
+            store_channels(
+                out_base + i * BLOCK_M * out_stride, zeros, factor, rows, out_stride, left, HEAD_DIM, D_TILES
+            )
             if RETURN_OWNER:
                 owner_base = owner_out_ptr + b * owner_out_strides[0] + h * owner_out_strides[1]
                 tl.store(owner_base + offs_m, tl.full([BLOCK_M], -1, tl.int8), mask=offs_m < num_queries)

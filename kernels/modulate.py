@@ -12,6 +12,7 @@ summed: so no weight, no mask and no score, however small or large, takes a sum 
 import triton
 import triton.language as tl
 
+
 @triton.jit
 def present_peak(scores, columns, coefficient):
     """The largest score of the tokens whose column is not -inf, in log2, [BLOCK_M]; -inf where there is none."""

@@ -116,6 +116,8 @@ class Plans:
     def _keep(self, key: tuple, launch: Launch, compiled: Any) -> None:
         if driver.active.get_current_target().backend != "cuda":
             return  # on AMD the size of a tensor's storage takes part in choosing the kernel
+        if not launch.kernel.arg_names[0].endswith("_ptr"):
+            return  # descriptors hold an address of their own
         try:
             plan = Plan(launch, compiled)
         except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:

@@ -371,6 +371,10 @@ def describe_self_attention(
     keys = k.shape[2]
     device = device or architecture(q.device)
     tiles = tiles or self_attention_tiles(device, head_dim, queries, q.element_size())
+    if tiles.kernel == "gluon":
+        from attnmod.kernels.gluon.self_attention import describe_self_attention as describe
+
+        return describe(q=q, k=k, v=v, temperature=temperature, scale=scale, out=out, tiles=tiles)
     if temperature is None:
         temperature_strides = (0, 0)
     else:  # [B] is [B, H] whose heads share a value

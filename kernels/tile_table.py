@@ -26,6 +26,8 @@ SHIPPED = Path(__file__).with_name("tile_table.json")
 OPS = ("self_attention", "cross_attention")
 # See `_self_attention_kernel`.
 SOFTMAX_OPTIONS = ("overlap", "lazy_rescale", "polynomial", "skip")
+# See `gluon/self_attention.py`.
+GLUON_OPTIONS = ("ping_pong",)
 
 Key = tuple[str, str, int, str]  # op, architecture, padded head dim, class of shape
 
@@ -38,6 +40,9 @@ class Tiles:
     any number); blocks_per_program blocks of queries in turn (cross-attention in one piece); the registers of a thread
     beyond which the compiler must not go, 0 for any number; and how self-attention goes about its softmax, any of
     `SOFTMAX_OPTIONS`.
+
+    kernel "gluon" is the one in `gluon/self_attention.py`: 4 warps for every 64 queries, of whose threads each has
+    max_registers, and `GLUON_OPTIONS`.
     """
 
     block_m: int
@@ -47,6 +52,7 @@ class Tiles:
     blocks_per_program: int = 1
     max_registers: int = 0
     options: tuple[str, ...] = ()
+    kernel: str = "triton"
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,7 @@ def load_channels(
 
 
 @triton.jit
-def load_present_channels(
-    base_ptr, offs_row, present, stride_row, HEAD_DIM: tl.constexpr, D_TILES: tl.constexpr
-):
+def load_present_channels(base_ptr, offs_row, present, stride_row, HEAD_DIM: tl.constexpr, D_TILES: tl.constexpr):
     """As `load_channels`, of the rows that are present; the others read as zero."""
     parts = ()
     for c in tl.static_range(len(D_TILES)):

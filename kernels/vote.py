@@ -17,6 +17,7 @@ import triton.language as tl
 from attnmod.kernels.prompt import computed_once, is_present
 from attnmod.kernels.tiles import dot
 
+
 @triton.jit
 def voting_bits(bits, weights):
     """The bits of the tokens that may vote, 0 for the others: a global token, whose bits are all set, and an absent one."""

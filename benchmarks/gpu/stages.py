@@ -31,6 +31,7 @@ STAGES = (
     _stage("compile", 20),  # everything that the later stages need, in many processes
     _stage("right", 30),  # against float64, poisoned outputs, repeats, graphs
     _stage("kernels", 20),  # by graph replay, against SDPA's backends
+    _stage("gluon", 30),  # forms of self-attention that may hang, right or wrong and timed
     _stage("tune", 30),  # tiles of head dim 64; the winners serve the stages that follow
     _stage("unet", 60),  # SDXL's UNet, eager and in a graph, stock and modulated in turn
     _stage("ncu", 45),  # the counters of two launches
