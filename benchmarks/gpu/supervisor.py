@@ -23,8 +23,8 @@ from attnmod.benchmarks.gpu import summary
 from attnmod.benchmarks.gpu.child import LOST
 from attnmod.benchmarks.gpu.clocks import Clocks
 from attnmod.benchmarks.gpu.processes import kill_session
-from attnmod.benchmarks.gpu.results import Results, StageResult
-from attnmod.benchmarks.gpu.stages import MINUTES, STAGES, Stage
+from attnmod.benchmarks.gpu.results import Results
+from attnmod.benchmarks.gpu.stages import MINUTES, STAGES, Stage, StageResult
 
 CARRIED_CACHE = Path(".triton")  # what `python -m benchmarks.gpu.compile --ahead` made elsewhere
 _START = 90.0  # imports, the CUDA context; more than that is a machine that hangs
