@@ -144,6 +144,7 @@ class _Child:
             [sys.executable, "-m", "attnmod.benchmarks.gpu.child", json.dumps(order)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             pass_fds=(writing,), start_new_session=True, text=True, errors="replace",
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
         os.close(writing)
         self.log: deque[str] = deque(maxlen=20_000)
