@@ -185,20 +185,31 @@ def _as_json(entry: Entry) -> dict[str, Any]:
     return item | tiles
 
 
-_DEFAULTS = {"blocks_per_program": 1, "max_registers": 0, "options": (), "backend": "triton", "measured": ""}
+_DEFAULTS = {
+    "blocks_per_program": 1,
+    "max_registers": 0,
+    "options": (),
+    "kernel": "triton",
+    "backend": "triton",
+    "measured": "",
+}
 _WORDS = ("op", "architecture", "shape", "backend", "measured")
+_TEXTS = (*_WORDS, "kernel")
+_KERNELS = {"triton": SOFTMAX_OPTIONS, "gluon": GLUON_OPTIONS}  # and the options of each
 
 
 def _entry(item: Any, where: str) -> Entry:
     """Raises ValueError where an item is no entry: a table may have been written by hand."""
     if not isinstance(item, dict):
         raise ValueError(f"{where}: an entry is an object; it was {item!r}")
-    options = item.get("options", [])
-    if not isinstance(options, list) or not set(options) <= set(SOFTMAX_OPTIONS):
-        raise ValueError(f"{where}: options are some of {', '.join(SOFTMAX_OPTIONS)}; they were {options!r}")
+    kernel, options = item.get("kernel", "triton"), item.get("options", [])
+    if not isinstance(kernel, str) or kernel not in _KERNELS:
+        raise ValueError(f"{where}: kernel is one of {', '.join(_KERNELS)}; it was {kernel!r}")
+    if not isinstance(options, list) or not set(options) <= set(_KERNELS[kernel]):
+        raise ValueError(f"{where}: options are some of {', '.join(_KERNELS[kernel])}; they were {options!r}")
     values = {name: value for name, value in item.items() if name != "options"}
     for name, value in values.items():
-        if name in _WORDS:
+        if name in _TEXTS:
             if not isinstance(value, str):
                 raise ValueError(f"{where}: {name} is a text; it was {value!r}")
         elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -213,10 +224,12 @@ def _entry(item: Any, where: str) -> Entry:
     if entry.backend not in ("triton", "sdpa"):
         raise ValueError(f"{where}: backend is triton or sdpa; it was {entry.backend!r}")
     tiles = entry.tiles
-    powers = {"block_m": tiles.block_m, "num_warps": tiles.num_warps}
+    powers = {"num_warps": tiles.num_warps} | ({"block_m": tiles.block_m} if kernel == "triton" else {})
     if entry.op == "self_attention":
         powers["block_n"] = tiles.block_n
     for name, value in powers.items():
         if value < 1 or value & (value - 1):
             raise ValueError(f"{where}: {name} is a power of two; it was {value}")
+    if kernel == "gluon" and (tiles.block_m < 64 or tiles.block_m % 64):
+        raise ValueError(f"{where}: block_m is a multiple of 64 in the gluon kernel; it was {tiles.block_m}")
     return entry
