@@ -25,7 +25,8 @@ def cross_attention_in(tiles: Tiles, options: dict[str, Any], q: Tensor, k: Tens
 
     options are those of `ops.cross_attention` without a vote per head.
     """
-    given = dict.fromkeys(("entity_bits", "affinity", "log_weights", "hidden_weight", "owner")) | options
+    given: dict[str, Any] = dict.fromkeys(("entity_bits", "affinity", "log_weights", "hidden_weight", "owner"))
+    given |= {"share_heads": False, "renormalize": True, "scale": q.shape[3] ** -0.5} | options
     returns_affinity = given.pop("return_affinity", False)
     results = [empty_output(q)]
     if returns_affinity:
@@ -34,7 +35,7 @@ def cross_attention_in(tiles: Tiles, options: dict[str, Any], q: Tensor, k: Tens
         q=q,
         k=k,
         v=v,
-        **{"share_heads": False, "renormalize": True, "scale": q.shape[3] ** -0.5} | given,
+        **given,
         out=results[0],
         owner_out=None,
         affinity_out=results[1] if returns_affinity else None,

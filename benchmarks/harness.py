@@ -111,7 +111,6 @@ def measure(
     eager: bool = True,
     flops: float | None = None,
     budget_ms: float = 60.0,
-    part: Callable[[Tensor], Tensor] | None = None,
 ) -> Row:
     """Gate, then time call(*inputs[i]).
 
@@ -124,7 +123,6 @@ def measure(
         eager: whether launches from Python are timed, too.
         flops: of one call.
         budget_ms: see `time_calls`.
-        part: takes what the truth holds out of the output.
     """
     device = inputs[0][0].device
     row = Row(op, provider, shape, cache="cold" if cold else "warm")
@@ -138,7 +136,7 @@ def measure(
         if known is None:
             row.note = "error not measured"
         else:
-            row.error = known.error(part(out) if part else out)
+            row.error = known.error(out)
             if not row.error <= 1:
                 row.note = f"not timed: its error is {row.error:.2f} of the budget"
                 return row

@@ -50,8 +50,9 @@ class Workload:
     tokens: int
 
     def case(self, op: str, tiles: Tiles) -> Case:
-        sizes = (self.shape.heads, self.shape.queries, self.tokens, self.shape.head_dim, self.shape.batch)
-        return Case(op.removesuffix("_attention"), self.feature, torch.float16, *sizes, tiles)
+        shape, name = self.shape, op.removesuffix("_attention")
+        sizes = (shape.heads, shape.queries, self.tokens, shape.head_dim, shape.batch)
+        return Case(name, self.feature, torch.float16, *sizes, candidate=tiles)
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def tune(
     for tiles in candidates(search, toy=toy):
         contest.enter(tiles)
     best = min((one for one in contest.times if one != _SDPA), key=lambda one: contest.times[one], default=None)
-    if search.op == "self_attention" and isinstance(best, Tiles):
+    if search.op == "self_attention" and isinstance(best, Tiles) and best.kernel == "triton":
         for tiles in softmax_options(best):
             contest.enter(tiles)
     best = contest.fastest()
@@ -253,7 +254,8 @@ def words(choice: Tiles | str) -> str:
     """
     if isinstance(choice, str):
         return choice
-    found = [f"{choice.block_m}x{choice.block_n}", f"{choice.num_warps}w", f"{choice.num_stages}s", *choice.options]
+    found = [] if choice.kernel == "triton" else [choice.kernel]
+    found += [f"{choice.block_m}x{choice.block_n}", f"{choice.num_warps}w", f"{choice.num_stages}s", *choice.options]
     found += [f"{choice.blocks_per_program} blocks"] * (choice.blocks_per_program > 1)
     found += [f"{choice.max_registers} registers"] * (choice.max_registers > 0)
     return " ".join(found)
@@ -290,11 +292,12 @@ class _Bench:
     def _truth(self) -> Truth | None:
         if self.is_self:
             return bench_self_attention.truth_of(self.inputs[0][:3], self._tau)
+        q, k, v = self.inputs[0]
         if self.workload.feature != "average":
-            return bench_cross_attention.truth_of(*self.inputs[0], self._options, "")
+            return bench_cross_attention.truth_of(q, k, v, self._options, "")
         exact, low = (
             reference.cross_attention(
-                *(x.to(dtype) for x in self.inputs[0]),
+                *(x.to(dtype) for x in (q, k, v)),
                 **self._options | {"affinity": self._options["affinity"].to(dtype)},
             )[1]
             for dtype in (torch.float64, torch.float16)

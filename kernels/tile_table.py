@@ -28,7 +28,7 @@ OPS = ("self_attention", "cross_attention")
 # See `_self_attention_kernel`.
 SOFTMAX_OPTIONS = ("overlap", "lazy_rescale", "polynomial", "skip")
 # See `gluon/self_attention.py`.
-GLUON_OPTIONS = ("ping_pong",)
+GLUON_OPTIONS = ("ping_pong", "alone", "steady")
 
 Key = tuple[str, str, int, str]  # op, architecture, padded head dim, class of shape
 
@@ -187,22 +187,31 @@ def _as_json(entry: Entry) -> dict[str, Any]:
     return item | tiles
 
 
-_DEFAULTS = {"blocks_per_program": 1, "max_registers": 0, "options": (), "kernel": "triton"}
-_DEFAULTS |= {"backend": "triton", "measured": ""}
-_WORDS = ("op", "architecture", "shape", "backend", "measured", "kernel")
+_DEFAULTS = {
+    "blocks_per_program": 1,
+    "max_registers": 0,
+    "options": (),
+    "kernel": "triton",
+    "backend": "triton",
+    "measured": "",
+}
+_WORDS = ("op", "architecture", "shape", "backend", "measured")
+_TEXTS = (*_WORDS, "kernel")
+_KERNELS = {"triton": SOFTMAX_OPTIONS, "gluon": GLUON_OPTIONS}  # and the options of each
 
 
 def _entry(item: Any, where: str) -> Entry:
     """Raises ValueError where an item is no entry: a table may have been written by hand."""
     if not isinstance(item, dict):
         raise ValueError(f"{where}: an entry is an object; it was {item!r}")
-    options, kernel = item.get("options", []), item.get("kernel", "triton")
-    known = GLUON_OPTIONS if kernel == "gluon" else SOFTMAX_OPTIONS
-    if not isinstance(options, list) or not set(options) <= set(known):
-        raise ValueError(f"{where}: options are some of {', '.join(known)}; they were {options!r}")
+    kernel, options = item.get("kernel", "triton"), item.get("options", [])
+    if not isinstance(kernel, str) or kernel not in _KERNELS:
+        raise ValueError(f"{where}: kernel is one of {', '.join(_KERNELS)}; it was {kernel!r}")
+    if not isinstance(options, list) or not set(options) <= set(_KERNELS[kernel]):
+        raise ValueError(f"{where}: options are some of {', '.join(_KERNELS[kernel])}; they were {options!r}")
     values = {name: value for name, value in item.items() if name != "options"}
     for name, value in values.items():
-        if name in _WORDS:
+        if name in _TEXTS:
             if not isinstance(value, str):
                 raise ValueError(f"{where}: {name} is a text; it was {value!r}")
         elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -221,8 +230,7 @@ def _entry(item: Any, where: str) -> Entry:
     if kernel == "gluon":
         _check_gluon(entry, where)
         return entry
-    if kernel != "triton":
-        raise ValueError(f"{where}: kernel is triton or gluon; it was {kernel!r}")
+    tiles = entry.tiles
     powers = {"block_m": tiles.block_m, "num_warps": tiles.num_warps}
     if entry.op == "self_attention":
         powers["block_n"] = tiles.block_n

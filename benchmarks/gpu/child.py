@@ -4,6 +4,7 @@ python -m attnmod.benchmarks.gpu.child '{"stages": [["right", 30, "MODULE"]], "p
 """
 
 import faulthandler
+import gc
 import importlib
 import json
 import os
@@ -71,6 +72,9 @@ def main() -> int:
         if lost:
             return LOST
         done = frozenset()
+        if device.type == "cuda":  # what this stage held is the next one's, or a program's that it starts
+            gc.collect()
+            torch.cuda.empty_cache()
     return 0
 
 

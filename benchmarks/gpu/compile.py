@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from attnmod.benchmarks import stub_driver
 from attnmod.benchmarks.gpu.compilations import Compilations
@@ -137,7 +138,7 @@ def _feed(worker: subprocess.Popen, todo: queue.SimpleQueue, outcomes: list[Outc
 def serve_as_worker(architecture: str) -> None:
     from triton.runtime import driver
 
-    driver.set_active(OnlyATarget(architecture))
+    driver.set_active(cast(Any, OnlyATarget(architecture)))
     for line in sys.stdin:
         case = pickle.loads(base64.b64decode(line))
         start = time.monotonic()
@@ -171,7 +172,7 @@ def _build_launcher(kernel) -> None:
         if not stub_driver.has_compiler():
             return
         stub_driver.load_library()
-    driver.active.utils = nvidia.CudaUtils()
+    cast(Any, driver.active).utils = nvidia.CudaUtils()
     nvidia.CudaLauncher(kernel.src, kernel.metadata)
 
 

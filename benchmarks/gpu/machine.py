@@ -135,7 +135,7 @@ def kernel_names(call: Callable[[], object]) -> list[str]:
         call()
         torch.cuda.synchronize()
     on_device = torch.autograd.DeviceType.CUDA
-    names = [event.name for event in profile.events() if event.device_type == on_device]
+    names = [event.name for event in profile.events() or () if event.device_type == on_device]
     return list(dict.fromkeys(names)) or ["the profiler saw nothing"]
 
 

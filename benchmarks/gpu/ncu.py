@@ -54,7 +54,19 @@ def run(report: Report) -> None:
         which = ["--kernel-name", "regex:.*attention_kernel.*", "--launch-skip", str(len(LARGE))]
         which += ["--launch-count", str(len(LARGE))]
         launches = [sys.executable, "-m", "attnmod.benchmarks.gpu.target", "large"]
-        command = [tool, "--clock-control", "none", "--force-overwrite", "-o", str(path), *sections, *which, *launches]
+        command = [
+            tool,
+            "--clock-control",
+            "none",
+            "--target-processes",
+            "all",
+            "--force-overwrite",
+            "-o",
+            str(path),
+            *sections,
+            *which,
+            *launches,
+        ]
         code, text = limited(command, report.seconds_left() - 8, report.environment())
         report.save_text("ncu.log", text)
         if "ERR_NVGPUCTRPERM" in text or "Failed to initialize the profiler" in text:

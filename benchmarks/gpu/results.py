@@ -13,41 +13,19 @@ import shutil
 import tarfile
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from attnmod.benchmarks.gpu import summary
 from attnmod.benchmarks.gpu.clocks import Clocks, median
+from attnmod.benchmarks.gpu.stages import StageResult
 
 RESULTS = Path(__file__).parents[1] / "results"
 TABLE = "tiles.json"
 _ARCHIVE, _SUMMARY = "results.tar.gz", "summary.json"
 _BETWEEN_WRITES = 2.0
 _OF_A_ROW = 0.5  # seconds before a row is reported, in which it is timed: before that its inputs are made
-
-
-@dataclass
-class StageResult:
-    """outcome: "ok", "failed" (an exception, or a check that did not hold), "overran" (killed at its deadline),
-    "died" (its process did), "stopped" (from outside) or "not run"."""
-
-    outcome: str = "not run"
-    error: str = ""
-    toy: bool = False
-    seconds: float = 0.0
-    since: float = 0.0
-    until: float = 0.0
-    mhz: float | None = None
-    watt: float | None = None
-    celsius: float | None = None
-    rows: list[dict] = field(default_factory=list)
-    checks: list[dict] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-
-    @property
-    def failed(self) -> list[dict]:
-        return [check for check in self.checks if check["outcome"] == "FAILED"]
 
 
 class Results:

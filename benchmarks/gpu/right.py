@@ -9,6 +9,7 @@ import contextlib
 import random
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,14 +116,14 @@ def inputs(case: Case, device: torch.device, seed: int) -> tuple[Tensor, Tensor,
         return q, k, v, {}
     by_token = (case.batch, case.tokens)
     bits = torch.randint(1, 1 << _ENTITIES, by_token, generator=draw, device=device, dtype=torch.int32)
-    bits[torch.rand(by_token, generator=draw, device=device) < 0.3] = -1
+    bits = bits.masked_fill(torch.rand(by_token, generator=draw, device=device) < 0.3, -1)
     bits[:, 0] = -1
     weights = torch.randn(by_token, generator=draw, device=device)
-    weights[torch.rand(by_token, generator=draw, device=device) < 0.2] = -torch.inf
+    weights = weights.masked_fill(torch.rand(by_token, generator=draw, device=device) < 0.2, -torch.inf)
     weights[:, 0] = 0.0
     if case.dtype == torch.bfloat16:
         bits[0] = -1
-    options = {"entity_bits": bits, "log_weights": weights}
+    options: dict[str, Any] = {"entity_bits": bits, "log_weights": weights}
     options["hidden_weight"] = torch.linspace(0.0, 0.3, case.batch, device=device)
     if case.feature == "owner":
         owner = torch.randint(-1, _ENTITIES, (case.batch, case.queries), generator=draw, device=device)

@@ -1,6 +1,6 @@
-"""The stages in their order, and the seconds that each has of a run of eight minutes."""
+"""The stages in their order, the seconds that each has of a run of eight minutes, and what becomes of one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MINUTES = 8.0
 # What a stage may take beyond its seconds before it counts as hung: it stops of its own accord where it can.
@@ -20,6 +20,29 @@ class Stage:
     def deadline(self) -> float:
         """The seconds after which it is killed."""
         return max(_GRACE * self.seconds, self.seconds + _LEAST_GRACE)
+
+
+@dataclass
+class StageResult:
+    """outcome: "ok", "failed" (an exception, or a check that did not hold), "overran" (killed at its deadline),
+    "died" (its process did), "stopped" (from outside) or "not run"."""
+
+    outcome: str = "not run"
+    error: str = ""
+    toy: bool = False
+    seconds: float = 0.0
+    since: float = 0.0
+    until: float = 0.0
+    mhz: float | None = None
+    watt: float | None = None
+    celsius: float | None = None
+    rows: list[dict] = field(default_factory=list)
+    checks: list[dict] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[dict]:
+        return [check for check in self.checks if check["outcome"] == "FAILED"]
 
 
 def _stage(name: str, seconds: float) -> Stage:

@@ -4,17 +4,23 @@ A machine that is lent may hand back no more than the last 12,000 characters of 
 stays below that: the longest sections are cut first, and say so. summary.txt is not cut.
 """
 
-from __future__ import annotations
-
 import statistics
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from attnmod.benchmarks.gpu.results import Results, StageResult
+from attnmod.benchmarks.gpu.stages import StageResult
 
 LIMIT = 11_000
 _WIDTH = 170
 _NAME, _CELL = 44, 21
+
+
+class Results(Protocol):
+    """What is known so far, see `results.py`."""
+
+    machine: dict[str, Any]
+    toy: bool
+    remarks: list[str]
+    stages: dict[str, StageResult]
 
 
 def lines(results: Results) -> list[str]:
@@ -43,7 +49,7 @@ def printed(results: Results) -> str:
 
 
 def _sections(results: Results) -> list[list[str]]:
-    return [_head(results), *(_stage(name, stage, results) for name, stage in results.stages.items())]
+    return [_head(results), *(_stage(name, stage) for name, stage in results.stages.items())]
 
 
 def _head(results: Results) -> list[str]:
@@ -62,7 +68,7 @@ def _head(results: Results) -> list[str]:
     return found + [f"   ! {remark}" for remark in results.remarks]
 
 
-def _stage(name: str, stage: StageResult, results: Results) -> list[str]:
+def _stage(name: str, stage: StageResult) -> list[str]:
     made = [check for check in stage.checks if check["outcome"] != "left out"]
     checks = f", {len(made) - len(stage.failed)} of {len(made)} checks hold" if made else ""
     clock = f", {stage.mhz:.0f} MHz {_number(stage.watt)} W {_number(stage.celsius)} C" if stage.mhz else ""

@@ -23,8 +23,8 @@ from attnmod.benchmarks.gpu import summary
 from attnmod.benchmarks.gpu.child import LOST
 from attnmod.benchmarks.gpu.clocks import Clocks
 from attnmod.benchmarks.gpu.processes import kill_session
-from attnmod.benchmarks.gpu.results import Results, StageResult
-from attnmod.benchmarks.gpu.stages import MINUTES, STAGES, Stage
+from attnmod.benchmarks.gpu.results import Results
+from attnmod.benchmarks.gpu.stages import MINUTES, STAGES, Stage, StageResult
 
 CARRIED_CACHE = Path(".triton")  # what `python -m benchmarks.gpu.compile --ahead` made elsewhere
 _START = 90.0  # imports, the CUDA context; more than that is a machine that hangs
@@ -144,6 +144,7 @@ class _Child:
             [sys.executable, "-m", "attnmod.benchmarks.gpu.child", json.dumps(order)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             pass_fds=(writing,), start_new_session=True, text=True, errors="replace",
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
         os.close(writing)
         self.log: deque[str] = deque(maxlen=20_000)

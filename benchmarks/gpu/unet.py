@@ -1,6 +1,7 @@
 """Stage `unet`: a step of SDXL's UNet, eager and in a CUDA graph, and what it launches; stock and modulated in turn."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -19,26 +20,35 @@ def run(report: Report) -> None:
     if pair is None:
         return
     steps = pair.steps()
-    with report.check("modulation changes the output") as note:
-        note(compare(steps, pair.device))
-    with report.check("the text is projected once a run") as note:
-        note(count_projections(pair, steps["modulated"], 6))
-    turns = {"rounds": 1, "count": 2, "alone": 1} if report.toy else {}
-    with report.check("eager, in turns"):
-        report_turns(report, steps, "eager", pair, **turns)
-    with report.check("profile"):
-        if report.seconds_left() < (0 if report.toy else _ABOUT_A_PROFILE):
-            raise LeftOut("no time left")
-        report_kernels(report, {name: kernels_of(partial(step, 1), pair.device) for name, step in steps.items()})
-    with report.check("in a CUDA graph, in turns"):
-        if pair.device.type != "cuda":
-            raise LeftOut("needs CUDA")
-        if report.seconds_left() < 5:
-            raise LeftOut("no time left")
-        captured = pair.captured()
-        compare(captured, pair.device)
-        report_turns(report, captured, "graph", pair, **turns)
+    options = {"rounds": 1, "count": 2, "alone": 1} if report.toy else {}
+    checks: dict[str, Callable[[], str]] = {
+        "modulation changes the output": lambda: compare(steps, pair.device),
+        "the text is projected once a run": lambda: count_projections(pair, steps["modulated"], 6),
+        "a step waits for nothing": lambda: step_without_sync(pair, steps["modulated"]),
+        "eager, in turns": lambda: report_turns(report, steps, "eager", pair, **options),
+        "in a CUDA graph, in turns": lambda: _graphs(report, pair, options),
+        "profile": lambda: _profiles(report, pair, steps),
+    }
+    for name, check in checks.items():
+        if not report.already(name):  # by a process that then lost the device
+            with report.check(name) as note:
+                note(check())
     pair.handle.remove()
+
+
+def _graphs(report: Report, pair: Pair, options: dict[str, int]) -> str:
+    if pair.device.type != "cuda":
+        raise LeftOut("needs CUDA")
+    if report.seconds_left() < 5:
+        raise LeftOut("no time left")
+    captured = pair.captured()
+    return f"{compare(captured, pair.device)}; {report_turns(report, captured, 'graph', pair, **options)}"
+
+
+def _profiles(report: Report, pair: Pair, steps: dict[str, Step]) -> str:
+    if report.seconds_left() < (0 if report.toy else _ABOUT_A_PROFILE):
+        raise LeftOut("no time left")
+    return report_kernels(report, {name: kernels_of(partial(step, 1), pair.device) for name, step in steps.items()})
 
 
 def build(report: Report) -> Pair | None:
@@ -87,14 +97,29 @@ def count_projections(pair: Pair, step: Step, steps: int) -> str:
     return f"{made} projections made and {saved} saved in {steps} steps"
 
 
-def report_turns(report: Report, steps: dict[str, Step], variant: str, pair: Pair, **options: int) -> None:
+def step_without_sync(pair: Pair, step: Step) -> str:
+    """A step inside a run launches and returns: whatever waits for the device raises, and says where it is."""
+    if pair.device.type != "cuda":
+        raise LeftOut("needs CUDA")
+    step(0)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return ""
+
+
+def report_turns(report: Report, steps: dict[str, Step], variant: str, pair: Pair, **options: int) -> str:
     rows = rows_of(in_turns(steps, pair.device, **options), variant, pair)
     for row in rows:
         report.row(row)
     report.say(words_of(rows))
+    return f"{sum(row.p50 is not None for row in rows)} timed"
 
 
-def report_kernels(report: Report, kernels: dict[str, Kernels]) -> None:
+def report_kernels(report: Report, kernels: dict[str, Kernels]) -> str:
     for name, found in kernels.items():
         report.save_text(f"unet-{name}-kernels.txt", longest(found))
         launches, us = total(found)
@@ -102,6 +127,7 @@ def report_kernels(report: Report, kernels: dict[str, Kernels]) -> None:
     report.say("modulated less stock, by kernel (launches):")
     for line in differences(kernels["stock"], kernels["modulated"]):
         report.say("  " + line)
+    return f"{len(kernels['modulated'])} kinds of kernels"
 
 
 def cases(toy: bool, more: bool, architecture: str) -> list[Case]:

@@ -1,4 +1,4 @@
-"""Self-attention on Hopper, head dim 64, by one warpgroup a block that loads for itself.
+"""Self-attention on Hopper, head dim 64, by warpgroups that load for themselves.
 
     out = softmax(q kT * scale / tau) v
 
@@ -34,7 +34,6 @@ _load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
 _store = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
 _barrier = getattr(gl, "barrier", None) or gl.thread_barrier
 
-_ROWS = gl.constexpr(64)
 _D = gl.constexpr(64)
 _LOG2_E = gl.constexpr(1.4426950408889634)
 _MIN_TEMPERATURE = gl.constexpr(MIN_TEMPERATURE)
@@ -57,9 +56,9 @@ def _fetch(descriptor, place, index, barrier, buffer, pred):
 
 
 @gluon.jit
-def _sums_by_column(p, BLOCK_N: gl.constexpr):
+def _sums_by_column(p):
     """What a thread has of each row, in 8 columns: no lane has to ask another."""
-    return gl.sum(p.reshape([_ROWS, BLOCK_N // 8, 8]), 1)
+    return gl.sum(p.reshape([p.shape[0], p.shape[1] // 8, 8]), 1)
 
 
 @gluon.jit
@@ -67,20 +66,21 @@ def _pass(
     given,
     begun,
     STAGES: gl.constexpr,
+    BLOCK_M: gl.constexpr,
     BLOCK_N: gl.constexpr,
     EVEN_KEYS: gl.constexpr,
     STEADY: gl.constexpr,
 ):
     """All keys once. begun: how many tiles were loaded before. The unnormalised output and the sums of its rows."""
     k_desc, v_desc, q_buffer, k_buffers, v_buffers, k_full, v_full, place, keys_left, coefficient = given
-    SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
-    OUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, _D, 16])
+    SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [BLOCK_M // 16, 1], [16, BLOCK_N, 16])
+    OUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [BLOCK_M // 16, 1], [16, _D, 16])
     WEIGHTS: gl.constexpr = gl.DotOperandLayout(0, OUT, 2)
     BYTES: gl.constexpr = BLOCK_N * _D * 2
     dtype: gl.constexpr = q_buffer.dtype
     steps = place[3]
-    zero = gl.zeros([_ROWS, BLOCK_N], gl.float32, SCORES)
-    acc = gl.zeros([_ROWS, _D], gl.float32, OUT)
+    zero = gl.zeros([BLOCK_M, BLOCK_N], gl.float32, SCORES)
+    acc = gl.zeros([BLOCK_M, _D], gl.float32, OUT)
     for s in gl.static_range(STAGES):
         at = (begun + s) % STAGES
         mbarrier.expect(k_full.index(at), BYTES, pred=s < steps)
@@ -104,7 +104,7 @@ def _pass(
     if STEADY:
         reference = reference + _MARGIN
     p = gl.exp2(scores * coefficient - reference[:, None])
-    sums = _sums_by_column(p, BLOCK_N)
+    sums = _sums_by_column(p)
     weights = gl.convert_layout(p.to(dtype), WEIGHTS)
     for i in range(1, steps):
         stage = (begun + i) % STAGES
@@ -117,13 +117,13 @@ def _pass(
         scores = warpgroup_mma_wait(1, deps=(product,))  # [64, BLOCK_N]
         if STEADY:
             p = gl.exp2(scores * coefficient - reference[:, None])
-            sums = sums + _sums_by_column(p, BLOCK_N)
+            sums = sums + _sums_by_column(p)
         else:
             tile_max = gl.maximum(reference, gl.max(scores, 1) * coefficient)
             p = gl.exp2(scores * coefficient - tile_max[:, None])
             rescale = gl.exp2(reference - tile_max)
             by_row = gl.convert_layout(rescale, gl.SliceLayout(1, sums.type.layout))
-            sums = sums * by_row[:, None] + _sums_by_column(p, BLOCK_N)
+            sums = sums * by_row[:, None] + _sums_by_column(p)
             reference = tile_max
         # Behind this branch ptxas leaves the wait for the second product where it is, see self_attention.py.
         upcoming = begun + i + 1
@@ -156,6 +156,7 @@ def _self_attention_kernel(
     scale,
     num_keys,
     STAGES: gl.constexpr,
+    BLOCK_M: gl.constexpr,
     BLOCK_N: gl.constexpr,
     HAS_TEMPERATURE: gl.constexpr,
     EVEN_KEYS: gl.constexpr,
@@ -171,7 +172,7 @@ def _self_attention_kernel(
         coefficient = coefficient / gl.where(tau > _MIN_TEMPERATURE, tau, _MIN_TEMPERATURE)
     # -inf * 0 of a masked key would be NaN: a factor that underflowed must not be zero
     coefficient = gl.maximum(coefficient, 1e-30)
-    first_row = gl.program_id(0) * _ROWS
+    first_row = gl.program_id(0) * BLOCK_M
     steps = (num_keys + BLOCK_N - 1) // BLOCK_N
     keys_left = num_keys - (steps - 1) * BLOCK_N
     first_tile = steps - 1  # the ragged one: it alone is masked
@@ -179,10 +180,10 @@ def _self_attention_kernel(
         first_tile = gl.minimum(first_row // BLOCK_N, steps - 1)
 
     dtype: gl.constexpr = q_desc.dtype
-    QUERIES: gl.constexpr = gl.NVMMASharedLayout.get_default_for([_ROWS, _D], dtype)
+    QUERIES: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK_M, _D], dtype)
     KEYS: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK_N, _D], dtype)
-    OUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, _D, 16])
-    q_buffer = gl.allocate_shared_memory(dtype, [_ROWS, _D], QUERIES)
+    OUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [BLOCK_M // 16, 1], [16, _D, 16])
+    q_buffer = gl.allocate_shared_memory(dtype, [BLOCK_M, _D], QUERIES)
     k_buffers = gl.allocate_shared_memory(dtype, [STAGES, BLOCK_N, _D], KEYS)
     v_buffers = gl.allocate_shared_memory(dtype, [STAGES, BLOCK_N, _D], KEYS)
     q_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
@@ -193,16 +194,16 @@ def _self_attention_kernel(
         mbarrier.init(k_full.index(s), count=1)
         mbarrier.init(v_full.index(s), count=1)
     fence_async_shared()
-    mbarrier.expect(q_full, _ROWS * _D * 2)
+    mbarrier.expect(q_full, BLOCK_M * _D * 2)
     _load(q_desc, [b, first_row, h, 0], q_full, q_buffer.reshape(q_desc.block_shape))
 
     place = (b, h, first_tile, steps)
     given = (k_desc, v_desc, q_buffer, k_buffers, v_buffers, k_full, v_full, place, keys_left, coefficient)
     mbarrier.wait(q_full, 0)
-    acc, total = _pass(given, 0, STAGES, BLOCK_N, EVEN_KEYS, STEADY)
+    acc, total = _pass(given, 0, STAGES, BLOCK_M, BLOCK_N, EVEN_KEYS, STEADY)
     if STEADY:
         if gl.max(gl.where(total < _LARGEST_SUM, 0, 1), 0) == 1:
-            acc, total = _pass(given, steps, STAGES, BLOCK_N, EVEN_KEYS, False)
+            acc, total = _pass(given, steps, STAGES, BLOCK_M, BLOCK_N, EVEN_KEYS, False)
     q_buffer.store((acc * (1.0 / total)[:, None]).to(dtype))  # every product with these queries is done
     fence_async_shared()
     _store(out_desc, [b, first_row, h, 0], q_buffer.reshape(out_desc.block_shape))

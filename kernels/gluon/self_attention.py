@@ -293,16 +293,17 @@ def describe_self_attention(
     batch, heads, queries, _ = q.shape
     keys = k.shape[2]
     consumers = tiles.block_m // ROWS
+    rows = tiles.block_m if "alone" in tiles.options else ROWS
     if temperature is None:
         temperature_strides = (0, 0)
     else:  # [B] is [B, H] whose heads share a value
         temperature_strides = (temperature.stride(0), temperature.stride(1) if temperature.ndim == 2 else 0)
     arguments = dict(
-        q_desc=_descriptor(q, ROWS),
+        q_desc=_descriptor(q, rows),
         k_desc=_descriptor(k, tiles.block_n),
         v_desc=_descriptor(v, tiles.block_n),
         temperature_ptr=temperature,
-        out_desc=_descriptor(out, ROWS),
+        out_desc=_descriptor(out, rows),
         temperature_strides=temperature_strides,
         scale=float(scale),
         num_keys=keys,
@@ -317,7 +318,12 @@ def describe_self_attention(
     if "alone" in tiles.options:
         from attnmod.kernels.gluon.lone_warpgroup import _self_attention_kernel as lone
 
-        arguments |= dict(STEADY="steady" in tiles.options, maxnreg=tiles.max_registers)
+        arguments |= dict(
+            BLOCK_M=rows,
+            STEADY="steady" in tiles.options,
+            num_warps=rows // 16,
+            maxnreg=tiles.max_registers,
+        )
         return Launch(lone, grid, arguments)
     arguments |= dict(
         CONSUMERS=consumers,

@@ -119,7 +119,7 @@ def test_one_stage_alone_without_diffusers(walk, tmp_path):
 def test_stages_share_the_time_and_one_alone_has_all_of_it():
     assert chosen("all", MINUTES) == list(STAGES)
     assert chosen("all", 2 * MINUTES)[0].seconds == 2 * STAGES[0].seconds
-    assert sum(stage.deadline for stage in STAGES) < 60 * MINUTES - 20
+    assert sum(stage.seconds for stage in STAGES) < 60 * MINUTES - 30  # for imports, a kill and the summary
     (alone,) = chosen("tune", 8)
     assert alone.name == "tune"
     assert alone.seconds > 400

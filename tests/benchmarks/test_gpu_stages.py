@@ -92,12 +92,12 @@ def test_a_candidate_that_hangs_is_told_of_and_the_others_are_tried(report, monk
             [sys.executable, "-c", script, *self._left], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    monkeypatch.setattr(risky, "CANDIDATES", {"one": (), "hangs": (), "two": ()})
+    monkeypatch.setattr(risky, "candidates", lambda group, architecture: dict.fromkeys(("one", "hangs", "two")))
     monkeypatch.setattr(risky, "_SECONDS", 1.0)
     monkeypatch.setattr(risky.Process, "_start", start)
     given, events = report
     begun = time.monotonic()
-    risky.Process(given).tell()
+    risky.Process(given, "softmax").tell()
     assert time.monotonic() - begun < 60
     outcomes = {event["name"]: event["outcome"] for event in events if event["event"] == "check"}
     assert outcomes == {"candidate one": "ok", "candidate hangs": "FAILED", "candidate two": "ok"}

@@ -13,7 +13,7 @@ import pytest
 from attnmod.benchmarks.gpu import results, stages, summary, supervisor
 from attnmod.benchmarks.gpu.clocks import Clocks, Sample, parse
 from attnmod.benchmarks.gpu.processes import limited
-from attnmod.benchmarks.gpu.stages import Stage
+from attnmod.benchmarks.gpu.stages import Stage, StageResult
 
 ROOT = Path(__file__).parents[2]
 MODULES = {
@@ -135,7 +135,7 @@ def found(monkeypatch, tmp_path):
 
     def make() -> results.Results:
         made = results.Results(toy=True, clocks=Clocks())
-        made.stages["fine"] = results.StageResult("ok", said=["all is fine"])
+        made.stages["fine"] = StageResult("ok", said=["all is fine"])
         return made
 
     return make
@@ -230,7 +230,7 @@ def test_a_moment_has_the_clock_of_its_samples():
 def test_a_long_summary_is_cut_where_it_is_longest(found):
     some = found()
     for name in ("short", "long", "last"):
-        some.stages[name] = results.StageResult("ok", said=["x" * 100] * (500 if name == "long" else 3))
+        some.stages[name] = StageResult("ok", said=["x" * 100] * (500 if name == "long" else 3))
     text = summary.printed(some)
     assert len(text) <= summary.LIMIT
     assert text.count("-- ") == 4
@@ -244,7 +244,7 @@ def test_the_kernel_table_has_a_line_for_each_thing_that_is_computed(found):
     ours = row | {"provider": "attnmod", "p50": 0.18, "flops": 85.9e9, "eager": 0.2, "mhz": 1755.0}
     theirs = row | {"provider": "sdpa-cudnn", "p50": 0.2, "flops": 85.9e9, "eager": None, "mhz": 1745.0}
     missing = row | {"provider": "flex", "p50": None, "note": "not run: no time"}
-    some.stages["kernels"] = results.StageResult("ok", rows=[ours, theirs, missing, missing])
+    some.stages["kernels"] = StageResult("ok", rows=[ours, theirs, missing, missing])
     text = summary.printed(some)
     (line,) = (line for line in text.splitlines() if "self 2x10x4096x64" in line)
     assert line.split() == ["self", "2x10x4096x64", "180.0", "477", "(200)", "200.0", "430", "1750", "MHz"]

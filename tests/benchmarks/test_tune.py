@@ -147,6 +147,7 @@ def test_the_candidates_that_were_asked_for():
     found = candidates(long, toy=False)
     assert len(set(found)) == len(found)
     assert {(tiles.block_m, tiles.block_n) for tiles in found} == set(itertools.product((64, 128), repeat=2))
+    assert {tiles.num_warps for tiles in found} == {4, 8}
     assert {tiles.num_stages for tiles in found} == {2, 3, 4}
     assert {tiles.options for tiles in found} == {(), ("overlap",)}
     assert found[0] == Tiles(64, 128, 4, 3, options=("overlap",))

@@ -83,7 +83,8 @@ def test_ratios_are_taken_turn_by_turn(pair):
 def test_the_stage_says_what_needs_cuda(tmp_path):
     events = events_of(unet, tmp_path)
     checks = {event["name"]: (event["outcome"], event["text"]) for event in events if event["event"] == "check"}
-    assert checks.pop("in a CUDA graph, in turns") == ("left out", "needs CUDA")
+    for name in ("in a CUDA graph, in turns", "a step waits for nothing"):
+        assert checks.pop(name) == ("left out", "needs CUDA")
     assert {outcome for outcome, _ in checks.values()} == {"ok"}
     rows = [event["row"] for event in events if event["event"] == "row"]
     assert [(row["provider"], row["cache"]) for row in rows] == [("stock", "eager"), ("modulated", "eager")]
@@ -91,6 +92,15 @@ def test_the_stage_says_what_needs_cuda(tmp_path):
     assert "attnmod::cross_attention" in texts["unet-modulated-kernels.txt"]
     assert "attnmod::cross_attention" not in texts["unet-stock-kernels.txt"]
     assert any("attnmod::cross_attention (0 -> " in event["line"] for event in events if event["event"] == "say")
+
+
+def test_what_was_looked_at_before_the_device_was_lost_is_not_repeated(tmp_path):
+    events: list[dict] = []
+    done = frozenset({"eager, in turns", "modulation changes the output"})
+    unet.run(Report("unet", 100, events.append, toy=True, more=False, device=CPU, folder=tmp_path, done=done))
+    names = {event["name"] for event in events if event["event"] == "check"}
+    assert not names & done
+    assert "profile" in names
 
 
 def test_the_compiled_stage(tmp_path):

@@ -43,6 +43,12 @@ def test_a_users_table_lies_over_the_shipped_one(own_path):
     assert configs.self_attention_tiles("sm_86", 64, 4096, 2) != OWN.tiles
 
 
+def test_a_form_of_the_gluon_kernel_is_kept(own_path):
+    one = Entry("self_attention", "sm_90", 64, "long", Tiles(192, 128, 4, 2, 1, 160, ("ping_pong",), "gluon"))
+    tile_table.write(own_path, [one, OWN], CARD)
+    assert tile_table.read(own_path) == [one, OWN]
+
+
 def test_the_users_folder_is_looked_at(own_path, monkeypatch):
     monkeypatch.delenv("ATTNMOD_TILES")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(own_path.parents[1]))
