@@ -3,8 +3,8 @@
 A table is JSON: {"format": 1, "device": ..., "triton": ..., "entries": [...]}. An entry names the op, the architecture,
 the padded head dim and the class of shape, and holds the tiles (`Tiles`). "backend": "sdpa" says that SDPA was measured
 to be faster; "measured" names the card and the Triton of a measurement. "kernel": "gluon" stands beside the entry of
-Triton's kernel for the same shapes, and is taken where that kernel can be launched. tile_table.json beside this file ships;
-`attnmod bench tune` writes one for the card at hand, which is read at the next start.
+Triton's kernel for the same shapes, and is taken where that kernel can be launched. tile_table.json beside this file
+ships; `attnmod bench tune` writes one for the card at hand, which is read at the next start.
 """
 
 import functools

@@ -5,24 +5,29 @@ draw decides at every barrier, copy and product. Copies by TMA come about in pie
 So what a kernel must not rely on differs from seed to seed, and what it does wrong is an error that says so:
 
 - Deadlock: nothing can go on; told with what each partition waits for.
-- Hazard: shared memory that is read while a copy is writing it, or written while a product or a copy is reading it; what
-  ordinary stores wrote and the copy engine reads without a fence; a product's result before its wait; more arrivals at a
-  barrier than it was made for; copies that nobody waited for at the end.
+- Hazard: shared memory that is read while a copy is writing it, or written while a product or a copy is reading it;
+  what ordinary stores wrote and the copy engine reads without a fence; a product's result before its wait; more
+  arrivals at a barrier than it was made for; copies that nobody waited for at the end.
 
 Layouts and registers are the compiler's business, and left out. Only what the kernels of this project use is there.
 """
 
 import ast
+import math
 import random
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from attnmod.kernels.plan import Launch
 
 
 class Value(Tensor):
@@ -247,10 +252,8 @@ class _Program:
         self.pause()
 
     def _leaves(self, descriptor: Descriptor, coordinates: list[int], view: Tensor, use: _Use):
-        inside = [max(0, min(size, n - c)) for size, n, c in zip(view.shape, descriptor.tensor.shape, coordinates)]
-        place = tuple(slice(c, c + n) for c, n in zip(coordinates, inside))
-        if all(inside):
-            descriptor.tensor[place] = view[tuple(slice(0, n) for n in inside)]
+        outside, inside = _inside(descriptor, coordinates, view.shape)
+        descriptor.tensor[outside] = view[inside]
         self._uses.remove(use)
         yield
 
@@ -298,7 +301,7 @@ class _Program:
         self._start([function])
         self._schedule()
         if self._copies or self._products:
-            raise Hazard("the program ended before its copies or products")
+            raise Hazard("the program ends before its copies or products")
 
     def specialize(self, functions: list[tuple[Callable, tuple]]) -> None:
         started = self._start([lambda f=f, a=a: f(*a) for f, a in functions])
@@ -329,6 +332,8 @@ class _Program:
         try:
             if self._error is None:
                 function()
+                if any(copy in self._copies for thread, copy in self._stores if thread is partition.thread):
+                    raise Hazard(f"{partition.thread.name} ends before its copies to the tensor")
         except _Stopped:
             pass
         except BaseException as error:
@@ -344,7 +349,7 @@ class _Program:
                     partition.go.release()
                     self._control.acquire()
                 raise self._error
-            if not living and not self._copies:
+            if not living:
                 return
             options: list[Any] = [p for p in living if p.ready()] + self._copies
             if not options:
@@ -368,37 +373,47 @@ class _Program:
 
 def _block(descriptor: Descriptor, coordinates) -> Tensor:
     block = torch.zeros(tuple(descriptor.block_shape), dtype=descriptor.dtype)
-    starts = [int(c) for c in coordinates]
-    inside = [max(0, min(size, n - c)) for size, n, c in zip(block.shape, descriptor.tensor.shape, starts)]
-    if all(inside):
-        source = descriptor.tensor[tuple(slice(c, c + n) for c, n in zip(starts, inside))]
-        block[tuple(slice(0, n) for n in inside)] = source
+    outside, inside = _inside(descriptor, [int(c) for c in coordinates], block.shape)
+    block[inside] = descriptor.tensor[outside]
     return block
 
 
-class Kernel:
-    """A kernel of a module, from its source or from a text that stands in for it."""
+def _inside(descriptor: Descriptor, coordinates: list[int], block) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """The part of a block that is in the tensor: where in the tensor, and where in the block."""
+    sizes = [max(0, min(b, n - c)) for b, n, c in zip(block, descriptor.tensor.shape, coordinates, strict=True)]
+    starts = [c if size else 0 for c, size in zip(coordinates, sizes, strict=True)]
+    return (
+        tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True)),
+        tuple(slice(0, size) for size in sizes),
+    )
 
-    def __init__(self, module: ModuleType, name: str, text: str | None = None):
-        assert module.__file__ is not None
-        tree = ast.parse(text or Path(module.__file__).read_text(encoding="utf-8"))
-        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.decorator_list]
-        for node in functions:
-            node.decorator_list = []
-            for argument in node.args.args:
-                argument.annotation = None
-        self._code = compile(ast.Module(functions, []), module.__file__, "exec")
-        self._constants = {key: getattr(value, "value", value) for key, value in vars(module).items()}
-        self._name = name
 
-    def launch(self, grid: tuple[int, int, int], arguments: dict[str, Any], seed: int) -> None:
-        """Every program of the grid, one after the other."""
-        for number in range(grid[0] * grid[1] * grid[2]):
-            ids = (number % grid[0], number // grid[0] % grid[1], number // grid[0] // grid[1])
-            program = _Program(ids, seed * 1_000_003 + number)
-            names = self._constants | _language(program)
-            exec(self._code, names)
-            program.run(lambda kernel=names[self._name]: kernel(**arguments))
+def emulate(launch: Launch, seed: int, text: str | None = None) -> None:
+    """Every program of the launch, one after the other. text stands in for the source of the kernel's module."""
+    module = sys.modules[launch.kernel.__module__]
+    assert module.__file__ is not None
+    tree = ast.parse(text or Path(module.__file__).read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.decorator_list]
+    for node in functions:
+        node.decorator_list = []
+        for argument in node.args.args:
+            argument.annotation = None
+    code = compile(ast.Module(functions, []), module.__file__, "exec")
+    constants = {name: getattr(value, "value", value) for name, value in vars(module).items()}
+    arguments = {name: _emulated(launch.arguments[name]) for name in launch.kernel.arg_names}
+    for number in range(math.prod(launch.grid)):
+        x, y, _ = launch.grid
+        program = _Program((number % x, number // x % y, number // x // y), seed * 1_000_003 + number)
+        names = constants | _language(program)
+        exec(code, names)
+        program.run(lambda kernel=names[launch.kernel.__name__]: kernel(**arguments))
+
+
+def _emulated(argument: Any) -> Any:
+    if isinstance(argument, TensorDescriptor):
+        tensor = torch.as_strided(argument.base, argument.shape, argument.strides)
+        return Descriptor(tensor, list(argument.block_shape))
+    return Pointer(argument) if isinstance(argument, Tensor) else argument
 
 
 def _language(program: _Program) -> dict[str, Any]:
