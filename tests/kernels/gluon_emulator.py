@@ -238,7 +238,8 @@ class _Program:
                 self._uses.remove(use)
             barrier.bytes -= source[piece].numel() * source.element_size()
             barrier.turn()
-            yield
+            if piece.stop is not None:
+                yield
 
     def save(self, descriptor: Descriptor, coordinates, buffer: Shared) -> None:
         assert buffer.shape == list(descriptor.block_shape), (buffer.shape, descriptor.block_shape)
@@ -252,10 +253,10 @@ class _Program:
         self.pause()
 
     def _leaves(self, descriptor: Descriptor, coordinates: list[int], view: Tensor, use: _Use):
+        yield
         outside, inside = _inside(descriptor, coordinates, view.shape)
         descriptor.tensor[outside] = view[inside]
         self._uses.remove(use)
-        yield
 
     def wait_for_stores(self, pending: int) -> None:
         own = [copy for thread, copy in self._stores if thread is threading.current_thread()]
