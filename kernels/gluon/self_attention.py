@@ -3,10 +3,10 @@
     out = softmax(q kT * scale / tau) v
 
 The same online softmax as in `kernels/self_attention.py`, in Gluon, where the program says itself which warps do what
-and when a product is waited for (FlashAttention-3, arXiv 2407.08608). One warp loads tiles of keys and values by TMA into
-a ring in shared memory. Each consumer, a warpgroup of 64 queries, issues the product of its queries with the next keys
-and that of its last exponentials with their values, waits for the first alone, and takes this tile's exponentials while
-the second is computed. With turns ("ping_pong") two consumers issue one after the other, so that one computes products
+and when a product is waited for (FlashAttention-3, arXiv 2407.08608). One warp loads tiles of keys and values by TMA
+into a ring in shared memory. Each consumer, a warpgroup of 64 queries, issues the product of its queries with the next
+keys and that of its last exponentials with their values, waits for the first alone, and takes this tile's exponentials
+while the second is computed. With turns ("ping_pong") two consumers issue one after the other, so that one computes products
 while the other takes exponentials.
 
 The tile that may have keys beyond the last is the first one taken, before the loop: no mask is in it, and a tile
@@ -167,13 +167,14 @@ def _consume(
     tma.store_wait(0)
 
 
-@gluon.jit
+# a kernel for every number of keys, and for every layout of temperatures, is none the faster
+@gluon.jit(do_not_specialize=["num_keys", "temperature_strides"])
 def _self_attention_kernel(
     q_desc,
     k_desc,
     v_desc,
-    out_desc,
     temperature_ptr,
+    out_desc,
     temperature_strides,
     scale,
     num_keys,
@@ -300,8 +301,8 @@ def describe_self_attention(
         q_desc=_descriptor(q, ROWS),
         k_desc=_descriptor(k, tiles.block_n),
         v_desc=_descriptor(v, tiles.block_n),
-        out_desc=_descriptor(out, ROWS),
         temperature_ptr=temperature,
+        out_desc=_descriptor(out, ROWS),
         temperature_strides=temperature_strides,
         scale=float(scale),
         num_keys=keys,
