@@ -6,8 +6,8 @@ The same online softmax as in `kernels/self_attention.py`, in Gluon, where the p
 and when a product is waited for (FlashAttention-3, arXiv 2407.08608). One warp loads tiles of keys and values by TMA
 into a ring in shared memory. Each consumer, a warpgroup of 64 queries, issues the product of its queries with the next
 keys and that of its last exponentials with their values, waits for the first alone, and takes this tile's exponentials
-while the second is computed. With turns ("ping_pong") two consumers issue one after the other, so that one computes products
-while the other takes exponentials.
+while the second is computed. With turns ("ping_pong") two consumers issue one after the other, so that one computes
+products while the other takes exponentials.
 
 The tile that may have keys beyond the last is the first one taken, before the loop: no mask is in it, and a tile
 always has a key. What lies beyond an end reads as zero and is not written: the descriptors have the rows of one head
