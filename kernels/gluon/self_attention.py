@@ -2,7 +2,7 @@
 
     out = softmax(q kT * scale / tau) v
 
-The same online softmax as in `kernels/self_attention.py`, in Gluon, where the program says itself which warps do what
+The same online softmax as in `kernels/self_attention.py`, in Gluon, where the program itself says which warps do what
 and when a product is waited for (FlashAttention-3, arXiv 2407.08608). One warp loads tiles of keys and values by TMA
 into a ring in shared memory. Each consumer, a warpgroup of 64 queries, issues the product of its queries with the next
 keys and that of its last exponentials with their values, waits for the first alone, and takes this tile's exponentials
@@ -293,31 +293,45 @@ def describe_self_attention(
     batch, heads, queries, _ = q.shape
     keys = k.shape[2]
     consumers = tiles.block_m // ROWS
+    rows = tiles.block_m if "alone" in tiles.options else ROWS
     if temperature is None:
         temperature_strides = (0, 0)
     else:  # [B] is [B, H] whose heads share a value
         temperature_strides = (temperature.stride(0), temperature.stride(1) if temperature.ndim == 2 else 0)
     arguments = dict(
-        q_desc=_descriptor(q, ROWS),
+        q_desc=_descriptor(q, rows),
         k_desc=_descriptor(k, tiles.block_n),
         v_desc=_descriptor(v, tiles.block_n),
         temperature_ptr=temperature,
-        out_desc=_descriptor(out, ROWS),
+        out_desc=_descriptor(out, rows),
         temperature_strides=temperature_strides,
         scale=float(scale),
         num_keys=keys,
-        CONSUMERS=consumers,
         STAGES=tiles.num_stages,
         BLOCK_N=tiles.block_n,
-        REGISTERS=tiles.max_registers,
         HAS_TEMPERATURE=temperature is not None,
         EVEN_KEYS=keys % tiles.block_n == 0,
-        PING_PONG="ping_pong" in tiles.options and consumers > 1,
         num_warps=4,
-        maxnreg=registers_at_launch(tiles),
         enable_fp_fusion=True,
     )
-    return Launch(_self_attention_kernel, (triton.cdiv(queries, tiles.block_m), heads, batch), arguments)
+    grid = (triton.cdiv(queries, tiles.block_m), heads, batch)
+    if "alone" in tiles.options:
+        from attnmod.kernels.gluon.lone_warpgroup import _self_attention_kernel as lone
+
+        arguments |= dict(
+            BLOCK_M=rows,
+            STEADY="steady" in tiles.options,
+            num_warps=rows // 16,
+            maxnreg=tiles.max_registers,
+        )
+        return Launch(lone, grid, arguments)
+    arguments |= dict(
+        CONSUMERS=consumers,
+        REGISTERS=tiles.max_registers,
+        PING_PONG="ping_pong" in tiles.options and consumers > 1,
+        maxnreg=registers_at_launch(tiles),
+    )
+    return Launch(_self_attention_kernel, grid, arguments)
 
 
 def registers_at_launch(tiles: Tiles) -> int:
