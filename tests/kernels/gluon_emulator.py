@@ -331,7 +331,7 @@ class _Program:
     def _start(self, functions: list[Callable[[], None]]) -> list[_Partition]:
         started = []
         for function in functions:
-            name = f"partition {len(self._partitions)}"
+            name = f"partition {len(self._partitions) + len(started)}"
             partition = _Partition(threading.Thread(name=name, daemon=True), threading.Semaphore(0))
             partition.thread.run = lambda f=function, p=partition: self._live(f, p)  # type: ignore[method-assign]
             started.append(partition)

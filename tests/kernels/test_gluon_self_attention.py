@@ -55,7 +55,7 @@ def check(q, k, v, tau, tiles: Tiles, seed: int, text: str | None = None) -> Non
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
-@pytest.mark.parametrize("queries, keys", [(1, 1), (64, 128), (130, 513), (200, 77), (65, 640)])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (64, 128), (130, 513), (200, 77), (65, 640)])
 @forms
 def test_against_float64(tiles, queries, keys, dtype):
     for seed in range(3):
@@ -167,7 +167,7 @@ ALONE_GONE_WRONG = [
 ]
 
 
-@pytest.mark.parametrize("right, wrong", CONSUMERS_GONE_WRONG, ids=lambda text: " ".join(text.split())[:40])
+@pytest.mark.parametrize(("right", "wrong"), CONSUMERS_GONE_WRONG, ids=lambda text: " ".join(text.split())[:40])
 def test_a_wrong_consumer_or_producer_is_told_of(right, wrong):
     text = _text(self_attention)
     assert right in text
@@ -175,7 +175,7 @@ def test_a_wrong_consumer_or_producer_is_told_of(right, wrong):
     assert any(_fails(tiles, mutant, seed) for tiles in list(FORMS.values())[:5] for seed in range(6))
 
 
-@pytest.mark.parametrize("right, wrong", ALONE_GONE_WRONG, ids=lambda text: " ".join(text.split())[:40])
+@pytest.mark.parametrize(("right", "wrong"), ALONE_GONE_WRONG, ids=lambda text: " ".join(text.split())[:40])
 def test_a_wrong_lone_warpgroup_is_told_of(right, wrong):
     text = _text(lone_warpgroup)
     assert right in text
