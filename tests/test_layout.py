@@ -67,6 +67,15 @@ def test_import_arrows(folder):
     assert not wrong
 
 
+def test_benchmarks_import_the_product_and_never_tests():
+    files = sorted((ROOT / "benchmarks").glob("**/*.py"))
+    assert files
+    wrong = {
+        f"{path.name}: {name}" for path in files for name in imported_modules(path) if name.split(".")[0] == "tests"
+    }
+    assert not wrong
+
+
 def test_the_arrow_check_can_fail(tmp_path):
     file = tmp_path / "wrong.py"
     file.write_text("def f():\n    import spacy\n    from attnmod.kernels import reference\n")
