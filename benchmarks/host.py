@@ -53,10 +53,21 @@ def measure(rounds: int) -> list[Figure]:
         RuntimeError: there is neither.
     """
     on_gpu = torch.cuda.is_available()
-    with torch.no_grad(), warnings.catch_warnings(), contextlib.nullcontext() if on_gpu else stub_gpu():
+    with torch.no_grad(), warnings.catch_warnings(), contextlib.nullcontext() if on_gpu else stub_gpu(), _one_thread():
         warnings.filterwarnings("ignore", "attnmod: nobody has measured")
         device = torch.device("cuda" if on_gpu else "cpu")
         return [*_ops(device, rounds), *_block(device, rounds)]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Within it a CPU computes with one thread: what a pool of threads costs is no part of a launch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _ops(device: torch.device, rounds: int) -> list[Figure]:

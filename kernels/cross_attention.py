@@ -151,10 +151,9 @@ def _cross_attention_kernel(
     first = first_weight(weights_ptr, b, weights_strides, HAS_WEIGHTS)
     weights = prompt_weights(weights_ptr, b, weights_strides, 0, num_tokens, TOKEN_TILES, HAS_WEIGHTS)
     bits = ()
-    log_hidden = tl.full([], 0.0, tl.float32)
     if HAS_ENTITIES:
         bits = prompt_bits(bits_ptr, b, bits_strides, 0, num_tokens, TOKEN_TILES)
-        log_hidden = load_log_hidden(hidden_ptr, b, hidden_stride, HAS_HIDDEN_WEIGHT)
+        log_hidden, hides = load_log_hidden(hidden_ptr, b, hidden_stride, HAS_HIDDEN_WEIGHT)
     if row_is_present(first, weights_ptr, b, weights_strides, num_tokens, HAS_WEIGHTS):
         q = ()
         for i in tl.static_range(blocks_per_program):
@@ -166,19 +165,12 @@ def _cross_attention_kernel(
         columns, bit_columns = prompt_columns(weights, bits, HAS_WEIGHTS, HAS_ENTITIES)
         modulated = False
         if VOTES or (HAS_OWNER and RETURN_OWNER):  # an owner makes no difference where nothing is hidden
-            modulated = any_entity(bits) & (log_hidden < 0)
+            modulated = any_entity(bits) & hides
         if VOTES:
             votes, largest_vote = prompt_votes(
-                voting_bits(bits, weights),
-                weights,
-                affinity_ptr,
-                b,
-                affinity_strides,
-                0,
-                num_entities,
-                BLOCK_G,
+                voting_bits(bits, weights), weights, affinity_ptr, b, affinity_strides, 0, num_entities, BLOCK_G,
                 HAS_AFFINITY,
-            )
+            )  # fmt: skip
             unit = tl.where(largest_vote > 0, largest_vote, 1.0)
             voting = voting_columns(votes, columns, bit_columns, HAS_AFFINITY)
             votes = scale_votes(votes, unit, HAS_AFFINITY, VOTE_DTYPE)

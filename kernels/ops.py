@@ -60,8 +60,8 @@ def self_attention(
         k: [B, H, T, D], like q.
         v: [B, H, T, D], like q.
         temperature: a number, or a float32 tensor [B] or [B, H] on q's device, which may change between the
-            replays of a CUDA graph. Above 0; below 1e-6 it counts as 1e-6. None is 1.
-        scale: factor of the scores before the temperature; None is D ** -0.5.
+            replays of a CUDA graph. Above 0 and finite in float32; below 1e-6 it counts as 1e-6. None is 1.
+        scale: factor of the scores before the temperature, above 0 and up to 1e6; None is D ** -0.5.
         backend: "auto" takes triton on a GPU that it supports, unless SDPA was measured to be faster there, else
             sdpa. "triton" takes CPU tensors only under TRITON_INTERPRET=1. "eager" is plain PyTorch and the only
             one with gradients.
@@ -121,15 +121,16 @@ def cross_attention(
             token carries the bits of all its entities; a parent has a lower id than its children. None: no mask.
         affinity: [B, T, G], float32, float16 or bfloat16, G up to 32, finite and not negative: how token n votes
             for entity g. None: one vote for the innermost entity, see `default_affinity`.
-        log_weights: float32 [B, T], natural logarithm of each token's weight. -inf is an absent token; above 60
-            counts as 60.
+        log_weights: float32 [B, T], natural logarithm of each token's weight, at least -1000; above 60 counts as
+            60. -inf is an absent token, whose key and value may hold anything, NaN too.
         hidden_weight: float32 [B], the factor of tokens that a patch's owner does not see: 0 hides them (as
-            None does), 1 switches the mask off.
+            None does), 1 switches the mask off. However small it and the weights are: where only such tokens are
+            left, they share a patch's attention among them.
         owner: int8 [B, M], a given map instead of the vote; -1 is nobody's patch, which sees every token. No
             effect without entity_bits.
         share_heads: the heads vote together, by the mean of their affinities.
         renormalize: divide by the modulated sum; False divides by the sum as it was before mask and weights.
-        scale: factor of the scores; None is D ** -0.5.
+        scale: factor of the scores, above 0 and up to 1e6; None is D ** -0.5.
         return_owner: also return the map of owners.
         return_affinity: also return each patch's affinity to each entity; needs share_heads and no given owner.
         backend: as in `self_attention`.
@@ -306,7 +307,7 @@ def _cross_attention_impl(
 
 def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Under autocast q, k and v take its dtype, and nothing else does: weights and temperatures stay float32."""
-    if not isinstance(q, Tensor) or not torch.is_autocast_enabled(q.device.type):
+    if not isinstance(q, Tensor) or q.device.type == "meta" or not torch.is_autocast_enabled(q.device.type):
         return q, k, v
     dtype = torch.get_autocast_dtype(q.device.type)
     q, k, v = (x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in (q, k, v))

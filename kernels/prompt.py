@@ -65,16 +65,18 @@ def load_bits(bits_ptr, b, bits_strides, offs_n, num_tokens):
 
 @triton.jit
 def load_log_hidden(hidden_ptr, b, hidden_stride, HAS_HIDDEN_WEIGHT: tl.constexpr):
-    """log2 of what a hidden token still counts, within -inf and 0."""
+    """log2 of what a hidden token still counts, within -inf and 0; and whether hiding makes a difference."""
     log_hidden = tl.full([], float("-inf"), tl.float32)
+    hides = tl.full([], 1, tl.int1)
     if HAS_HIDDEN_WEIGHT:
         given = tl.load(hidden_ptr + b * hidden_stride).to(tl.float32)
+        hides = given != 1.0
         # numbers below float32's smallest normal one are zero to the special-function unit
         small = given < 1e-30
         log_hidden = tl.log2(tl.where(small, given * 1.8446744073709552e19, given)) - tl.where(small, 64.0, 0.0)
         # outside 0 to 1, or NaN, only where nobody has looked
         log_hidden = tl.where(given > 0, tl.minimum(log_hidden, 0.0), float("-inf"))
-    return log_hidden
+    return log_hidden, hides
 
 
 @triton.jit
@@ -90,7 +92,7 @@ def first_weight(weights_ptr, b, weights_strides, HAS_WEIGHTS: tl.constexpr):
 def row_is_present(first, weights_ptr, b, weights_strides, num_tokens, HAS_WEIGHTS: tl.constexpr):
     """Whether a row has any token, given the first one's log w."""
     present = is_present(first)
-    if HAS_WEIGHTS:
+    if HAS_WEIGHTS:  # noqa: SIM102 - the first is decided at compile time, the second is not
         if not present:
             largest = tl.full([], float("-inf"), tl.float32)
             for start in range(0, num_tokens, 128):

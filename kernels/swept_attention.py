@@ -167,11 +167,10 @@ def _swept_cross_attention_kernel(
     # What holds for the row: whether there is text, whether an owner makes a difference, the unit of the votes.
     first = first_weight(weights_ptr, b, weights_strides, HAS_WEIGHTS)
     present = row_is_present(first, weights_ptr, b, weights_strides, num_tokens, HAS_WEIGHTS)
-    log_hidden = tl.full([], 0.0, tl.float32)
     modulated = tl.full([], 0, tl.int1)
     largest_vote = tl.full([], 0.0, tl.float32)
     if HAS_ENTITIES:
-        log_hidden = load_log_hidden(hidden_ptr, b, hidden_stride, HAS_HIDDEN_WEIGHT)
+        log_hidden, hides = load_log_hidden(hidden_ptr, b, hidden_stride, HAS_HIDDEN_WEIGHT)
         if VOTES or RETURN_OWNER:
             for start in range(0, num_tokens, GROUP):
                 bits = prompt_bits(bits_ptr, b, bits_strides, start, num_tokens, TOKEN_TILES)
@@ -184,7 +183,7 @@ def _swept_cross_attention_kernel(
                         bits, weights, affinity_ptr, b, affinity_strides, start, num_entities, BLOCK_G, True
                     )
                     largest_vote = tl.maximum(largest_vote, group_vote)
-            modulated = modulated & (log_hidden < 0) & present
+            modulated = modulated & hides & present
     unit = tl.where(largest_vote > 0, largest_vote, 1.0)
 
     owner = tl.full([BLOCK_M], 0, tl.uint32)

@@ -53,7 +53,7 @@ def head_base(ptr, b, h, strides, ALIGNED: tl.constexpr):
 
 @triton.jit
 def row_stride(strides, ALIGNED: tl.constexpr):
-    """The stride of rows: int32 where those of one block lie within 2^31 elements, which ALIGNED promises, else int64."""
+    """The stride of rows: int32 where a block of them lies within 2^31 elements, as ALIGNED promises, else int64."""
     if ALIGNED:
         stride = tl.multiple_of(tl.cast(strides[2], tl.int32), 8)
     else:

@@ -20,7 +20,7 @@ from attnmod.kernels.tiles import dot
 
 @triton.jit
 def voting_bits(bits, weights):
-    """The bits of the tokens that may vote, 0 for the others: a global token, whose bits are all set, and an absent one."""
+    """The bits of the tokens that may vote; 0 for a global token, whose bits are all set, and for an absent one."""
     voting = ()
     for i in tl.static_range(len(bits)):
         may_vote = (bits[i].to(tl.int32, bitcast=True) != -1) & is_present(weights[i])
@@ -119,7 +119,7 @@ def voting_peak(scores, voting, coefficient):
 
 @triton.jit
 def vote_shares(scores, coefficient, reference, votes, shares, PRECISION: tl.constexpr):
-    """shares + sum_n e^s A[n, g] under a reference, [BLOCK_M, BLOCK_G]; of tokens that do not vote e^s may be above 1."""
+    """shares + sum_n e^s A[n, g], [BLOCK_M, BLOCK_G]; under the reference only those that do not vote are above 1."""
     for i in tl.static_range(len(scores)):
         p = tl.minimum(tl.exp2(scores[i] * coefficient - reference[:, None]), 1.0)
         shares = dot(p.to(votes[i].dtype), tl.trans(votes[i]), shares, PRECISION)
