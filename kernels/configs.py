@@ -37,6 +37,12 @@ def self_attention_tiles(architecture: str, head_dim: int, queries: int, element
     return _for_element_size(self_attention_entry(architecture, head_dim, queries).tiles, element_size)
 
 
+def gluon_tiles(architecture: str, head_dim: int, queries: int) -> Tiles | None:
+    """What Hopper's own kernel takes where the table prefers it to Triton's."""
+    entry = table().entries.get(("self_attention", architecture, head_dim, f"gluon {shape_class(queries)}"))
+    return entry and entry.tiles
+
+
 def cross_attention_tiles(architecture: str, head_dim: int, form: str, queries: int, element_size: int) -> Tiles:
     """The tiles of one cross-attention."""
     shape = f"{form} {shape_class(queries)}" if form == "prompt" else form

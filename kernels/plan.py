@@ -6,15 +6,20 @@ options, so those are the key of a plan. The plan holds the compiled kernel, its
 and the scale, and goes straight to the launcher of Triton's own backend, on the current stream, also under graph
 capture.
 
+A descriptor, by which Hopper's copies address a tensor, is made once for every address that it has: four of them are
+most of the host time of a launch through Triton.
+
 A plan is used only while Triton's own cache still holds its kernel, and never while launches are hooked, as by a
 profiler: then the launch goes through Triton as ever. Plans live in memory alone, so none meets another Triton. Where
 Triton's insides are not as expected (3.6 and 3.9 were looked at), a warning says so once and launches go through it.
 """
 
+import copy
 import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from triton import knobs
@@ -26,7 +31,7 @@ LIMIT = 512
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel, its grid, and its arguments by name: the pointers first, as in every kernel here."""
+    """A kernel, its grid, and its arguments by name: the pointers or descriptors first, as in every kernel here."""
 
     kernel: Any
     grid: tuple[int, int, int]
@@ -43,6 +48,7 @@ class Plan:
         "cached_as",
         "caches",
         "compiled",
+        "descriptors",
         "device",
         "function",
         "grid",
@@ -62,12 +68,21 @@ class Plan:
         self.compiled = compiled
         self.run, self.function, self.metadata = compiled.run, compiled.function, compiled.packed_metadata
         self.grid = launch.grid
-        values = [launch.arguments[name] for name in launch.kernel.arg_names]
-        self.pointers = pointers = sum(name.endswith("_ptr") for name in launch.kernel.arg_names)
-        scale = launch.kernel.arg_names.index("scale")
-        if not all(name.endswith("_ptr") for name in launch.kernel.arg_names[:pointers]):
+        names = launch.kernel.arg_names
+        values = [launch.arguments[name] for name in names]
+        self.pointers = pointers = sum(name.endswith(("_ptr", "_desc")) for name in names)
+        scale = names.index("scale")
+        if not all(name.endswith(("_ptr", "_desc")) for name in names[:pointers]):
             raise ValueError(f"{launch.kernel.__name__} does not begin with its pointers")
         self.before, self.after = tuple(values[pointers:scale]), tuple(values[scale + 1 :])
+        self.descriptors: list[_Descriptor | None] = []
+        if any(name.endswith("_desc") for name in names):
+            kinds = iter(compiled.metadata.tensordesc_meta)
+            self.descriptors = [
+                _Descriptor(value, next(kinds)) if name.endswith("_desc") else None
+                for name, value in zip(names[:pointers], values[:pointers], strict=True)
+            ]
+            self.run = _without_descriptors(self.run)
 
     def start(self, pointers: tuple[int | None, ...], scale: float) -> bool:
         """Launch, or say that Triton must: its cache was cleared, or launches are watched."""
@@ -76,10 +91,47 @@ class Plan:
         if self.hooks or _is_watched():
             return False
         stream = driver.active.get_current_stream(self.device)
-        pointers = pointers[: self.pointers]
-        arguments = (*pointers, *self.before, scale, *self.after)
+        given: Any = pointers[: self.pointers]
+        if self.descriptors:
+            addresses, given = given, []
+            for address, descriptor in zip(addresses, self.descriptors, strict=True):
+                given += (address,) if descriptor is None else descriptor.at(address)
+        arguments = (*given, *self.before, scale, *self.after)
         self.run(*self.grid, stream, self.function, self.metadata, None, None, None, *arguments)
         return True
+
+
+class _Descriptor:
+    """What Triton's launcher makes of a descriptor, for every address that it has had."""
+
+    __slots__ = ("kind", "ready", "template")
+
+    def __init__(self, template: Any, kind: Any):
+        self.template, self.kind = template, kind
+        self.ready: dict[int, tuple] = {}
+
+    def at(self, address: int) -> tuple:
+        found = self.ready.get(address)
+        if found is None:
+            from triton.backends.nvidia.driver import make_tensordesc_arg as make
+
+            moved = copy.copy(self.template)
+            moved.base = SimpleNamespace(data_ptr=lambda: address)
+            # Triton 3.9 hands over what stands before the kernel's own arguments, and does not look at it
+            given = (moved, self.kind, None)[: make.__code__.co_argcount]
+            found = tuple(make(*given))
+            if len(self.ready) >= LIMIT:
+                self.ready.clear()
+            self.ready[address] = found
+        return found
+
+
+def _without_descriptors(run: Any) -> Any:
+    """Triton's launcher, without the step that makes its descriptors anew at every launch."""
+    launcher = copy.copy(run)
+    cells = dict(zip(run.launch.__code__.co_freevars, run.launch.__closure__, strict=True))
+    launcher.launch = cells["launcher"].cell_contents
+    return launcher
 
 
 class Plans:
@@ -116,8 +168,6 @@ class Plans:
     def _keep(self, key: tuple, launch: Launch, compiled: Any) -> None:
         if driver.active.get_current_target().backend != "cuda":
             return  # on AMD the size of a tensor's storage takes part in choosing the kernel
-        if not launch.kernel.arg_names[0].endswith("_ptr"):
-            return  # descriptors hold an address of their own
         try:
             plan = Plan(launch, compiled)
         except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:

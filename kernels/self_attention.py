@@ -41,6 +41,7 @@ from attnmod.kernels.configs import (
     architecture,
     channel_tiles,
     generation,
+    gluon_tiles,
     precision,
     self_attention_tiles,
 )
@@ -370,11 +371,17 @@ def describe_self_attention(
     batch, heads, queries, head_dim = q.shape
     keys = k.shape[2]
     device = device or architecture(q.device)
-    tiles = tiles or self_attention_tiles(device, head_dim, queries, q.element_size())
-    if tiles.kernel == "gluon":
-        from attnmod.kernels.gluon.self_attention import describe_self_attention as describe
+    preferred = tiles or gluon_tiles(device, head_dim, queries)
+    if preferred and preferred.kernel == "gluon":
+        from attnmod.kernels.gluon import self_attention as hopper
 
-        return describe(q=q, k=k, v=v, temperature=temperature, scale=scale, out=out, tiles=tiles)
+        if not (obstacle := hopper.obstacle(q, k, v, out, device)):
+            return hopper.describe_self_attention(
+                q=q, k=k, v=v, temperature=temperature, scale=scale, out=out, tiles=preferred
+            )
+        if tiles:
+            raise ValueError(f"these tiles are for the Gluon kernel, but {obstacle}")
+    tiles = tiles or self_attention_tiles(device, head_dim, queries, q.element_size())
     if temperature is None:
         temperature_strides = (0, 0)
     else:  # [B] is [B, H] whose heads share a value

@@ -2,8 +2,9 @@
 
 A table is JSON: {"format": 1, "device": ..., "triton": ..., "entries": [...]}. An entry names the op, the architecture,
 the padded head dim and the class of shape, and holds the tiles (`Tiles`). "backend": "sdpa" says that SDPA was measured
-to be faster; "measured" names the card and the Triton of a measurement. tile_table.json beside this file ships;
-`attnmod bench tune` writes one for the card at hand, which is read at the next start.
+to be faster; "measured" names the card and the Triton of a measurement. "kernel": "gluon" stands beside the entry of
+Triton's kernel for the same shapes, and is taken where that kernel can be launched. tile_table.json beside this file
+ships; `attnmod bench tune` writes one for the card at hand, which is read at the next start.
 """
 
 import functools
@@ -27,7 +28,7 @@ OPS = ("self_attention", "cross_attention")
 # See `_self_attention_kernel`.
 SOFTMAX_OPTIONS = ("overlap", "lazy_rescale", "polynomial", "skip")
 # See `gluon/self_attention.py`.
-GLUON_OPTIONS = ("ping_pong",)
+GLUON_OPTIONS = ("ping_pong", "alone", "steady")
 
 Key = tuple[str, str, int, str]  # op, architecture, padded head dim, class of shape
 
@@ -41,8 +42,8 @@ class Tiles:
     beyond which the compiler must not go, 0 for any number; and how self-attention goes about its softmax, any of
     `SOFTMAX_OPTIONS`.
 
-    kernel "gluon" is the one in `gluon/self_attention.py`: 4 warps for every 64 queries, of whose threads each has
-    max_registers, and `GLUON_OPTIONS`.
+    kernel "gluon" is the one in `gluon/self_attention.py`: num_warps is 4 and takes 64 of the block's queries,
+    max_registers is what a thread of these has, and the options are `GLUON_OPTIONS`.
     """
 
     block_m: int
@@ -73,7 +74,8 @@ class Entry:
 
     @property
     def key(self) -> Key:
-        return self.op, self.architecture, self.head_dim, self.shape
+        shape = self.shape if self.tiles.kernel == "triton" else f"{self.tiles.kernel} {self.shape}"
+        return self.op, self.architecture, self.head_dim, shape
 
 
 class TileTable:
@@ -214,22 +216,42 @@ def _entry(item: Any, where: str) -> Entry:
                 raise ValueError(f"{where}: {name} is a text; it was {value!r}")
         elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise ValueError(f"{where}: {name} is a whole number, not negative; it was {value!r}")
-    words = {name: values.pop(name) for name in _WORDS if name in values}
+    words = {name: values.pop(name) for name in _WORDS if name in values and name != "kernel"}
     try:
-        entry = Entry(head_dim=values.pop("head_dim"), tiles=Tiles(**values, options=tuple(options)), **words)
+        head_dim = values.pop("head_dim")
+        tiles = Tiles(**values, options=tuple(options))
+        entry = Entry(head_dim=head_dim, tiles=tiles, **words)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from None
     if entry.op not in OPS:
         raise ValueError(f"{where}: op is one of {', '.join(OPS)}; it was {entry.op!r}")
     if entry.backend not in ("triton", "sdpa"):
         raise ValueError(f"{where}: backend is triton or sdpa; it was {entry.backend!r}")
+    if kernel == "gluon":
+        _check_gluon(entry, where)
+        return entry
     tiles = entry.tiles
-    powers = {"num_warps": tiles.num_warps} | ({"block_m": tiles.block_m} if kernel == "triton" else {})
+    powers = {"block_m": tiles.block_m, "num_warps": tiles.num_warps}
     if entry.op == "self_attention":
         powers["block_n"] = tiles.block_n
     for name, value in powers.items():
         if value < 1 or value & (value - 1):
             raise ValueError(f"{where}: {name} is a power of two; it was {value}")
-    if kernel == "gluon" and (tiles.block_m < 64 or tiles.block_m % 64):
-        raise ValueError(f"{where}: block_m is a multiple of 64 in the gluon kernel; it was {tiles.block_m}")
     return entry
+
+
+def _check_gluon(entry: Entry, where: str) -> None:
+    tiles = entry.tiles
+    rules = {
+        "op": (entry.op, ("self_attention",)),
+        "head_dim": (entry.head_dim, (64,)),
+        "block_m": (tiles.block_m, (64, 128, 192)),
+        "block_n": (tiles.block_n, (64, 128)),
+        "num_warps": (tiles.num_warps, (4,)),
+        "num_stages": (tiles.num_stages, (2, 3, 4, 5, 6)),
+        "max_registers": (tiles.max_registers, range(88, 241, 8)),
+    }
+    for name, (value, allowed) in rules.items():
+        if value not in allowed:
+            allowed = f"{allowed[0]} to {allowed[-1]} in steps of 8" if isinstance(allowed, range) else allowed
+            raise ValueError(f"{where}: with kernel gluon {name} is one of {allowed}; it was {value!r}")

@@ -50,16 +50,25 @@ def _gluon(consumers: int, block_n: int, stages: int, registers: int, *options: 
     return Tiles(64 * consumers, block_n, 4, stages, max_registers=registers, options=options, kernel="gluon")
 
 
-# Consumers of 64 rows, keys of a tile, stages; the likeliest first.
+def _alone(rows: int, block_n: int, stages: int, registers: int, *options: str) -> Tiles:
+    options = ("alone", *options)
+    return Tiles(rows, block_n, 4, stages, max_registers=registers, options=options, kernel="gluon")
+
+
+# Rows by keys of a tile; the likeliest first.
 GLUON = {
-    "2 x 128, 3 stages, turns": _gluon(2, 128, 3, 240, "ping_pong"),
-    "1 x 128, 2 stages": _gluon(1, 128, 2, 232),
-    "2 x 128, 3 stages": _gluon(2, 128, 3, 240),
+    "Triton 64 x 64, 3 stages": Tiles(64, 64, 4, 3),
+    "alone 64 x 128, 2 stages, steady": _alone(64, 128, 2, 168, "steady"),
+    "alone 64 x 128, 2 stages": _alone(64, 128, 2, 168),
+    "alone 64 x 64, 2 stages, steady": _alone(64, 64, 2, 128, "steady"),
+    "alone 64 x 64, 2 stages": _alone(64, 64, 2, 128),
+    "alone 64 x 64, 3 stages, steady": _alone(64, 64, 3, 168, "steady"),
+    "alone 128 x 64, 3 stages, steady": _alone(128, 64, 3, 128, "steady"),
+    "alone 128 x 64, 3 stages": _alone(128, 64, 3, 128),
+    "alone 64 x 128, 3 stages, steady": _alone(64, 128, 3, 240, "steady"),
+    "alone 128 x 128, 3 stages, steady": _alone(128, 128, 3, 240, "steady"),
     "1 x 128, 3 stages": _gluon(1, 128, 3, 232),
     "3 x 128, 2 stages": _gluon(3, 128, 2, 160),
-    "3 x 128, 2 stages, turns": _gluon(3, 128, 2, 160, "ping_pong"),
-    "2 x 64, 4 stages, turns": _gluon(2, 64, 4, 240, "ping_pong"),
-    "1 x 64, 4 stages": _gluon(1, 64, 4, 136),
 }
 
 

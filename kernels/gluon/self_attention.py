@@ -2,12 +2,12 @@
 
     out = softmax(q kT * scale / tau) v
 
-The same online softmax as in `kernels/self_attention.py`, in Gluon, where the program says itself which warps do what
-and when a product is waited for (FlashAttention-3, arXiv 2407.08608). One warp loads tiles of keys and values by TMA into
-a ring in shared memory. Each consumer, a warpgroup of 64 queries, issues the product of its queries with the next keys
-and that of its last exponentials with their values, waits for the first alone, and takes this tile's exponentials while
-the second is computed. With turns ("ping_pong") two consumers issue one after the other, so that one computes products
-while the other takes exponentials.
+The same online softmax as in `kernels/self_attention.py`, in Gluon, where the program itself says which warps do what
+and when a product is waited for (FlashAttention-3, arXiv 2407.08608). One warp loads tiles of keys and values by TMA
+into a ring in shared memory. Each consumer, a warpgroup of 64 queries, issues the product of its queries with the next
+keys and that of its last exponentials with their values, waits for the first alone, and takes this tile's exponentials
+while the second is computed. With turns ("ping_pong") two consumers issue one after the other, so that one computes
+products while the other takes exponentials.
 
 The tile that may have keys beyond the last is the first one taken, before the loop: no mask is in it, and a tile
 always has a key. What lies beyond an end reads as zero and is not written: the descriptors have the rows of one head
@@ -167,13 +167,14 @@ def _consume(
     tma.store_wait(0)
 
 
-@gluon.jit
+# a kernel for every number of keys, and for every layout of temperatures, is none the faster
+@gluon.jit(do_not_specialize=["num_keys", "temperature_strides"])
 def _self_attention_kernel(
     q_desc,
     k_desc,
     v_desc,
-    out_desc,
     temperature_ptr,
+    out_desc,
     temperature_strides,
     scale,
     num_keys,
@@ -292,31 +293,45 @@ def describe_self_attention(
     batch, heads, queries, _ = q.shape
     keys = k.shape[2]
     consumers = tiles.block_m // ROWS
+    rows = tiles.block_m if "alone" in tiles.options else ROWS
     if temperature is None:
         temperature_strides = (0, 0)
     else:  # [B] is [B, H] whose heads share a value
         temperature_strides = (temperature.stride(0), temperature.stride(1) if temperature.ndim == 2 else 0)
     arguments = dict(
-        q_desc=_descriptor(q, ROWS),
+        q_desc=_descriptor(q, rows),
         k_desc=_descriptor(k, tiles.block_n),
         v_desc=_descriptor(v, tiles.block_n),
-        out_desc=_descriptor(out, ROWS),
         temperature_ptr=temperature,
+        out_desc=_descriptor(out, rows),
         temperature_strides=temperature_strides,
         scale=float(scale),
         num_keys=keys,
-        CONSUMERS=consumers,
         STAGES=tiles.num_stages,
         BLOCK_N=tiles.block_n,
-        REGISTERS=tiles.max_registers,
         HAS_TEMPERATURE=temperature is not None,
         EVEN_KEYS=keys % tiles.block_n == 0,
-        PING_PONG="ping_pong" in tiles.options and consumers > 1,
         num_warps=4,
-        maxnreg=registers_at_launch(tiles),
         enable_fp_fusion=True,
     )
-    return Launch(_self_attention_kernel, (triton.cdiv(queries, tiles.block_m), heads, batch), arguments)
+    grid = (triton.cdiv(queries, tiles.block_m), heads, batch)
+    if "alone" in tiles.options:
+        from attnmod.kernels.gluon.lone_warpgroup import _self_attention_kernel as lone
+
+        arguments |= dict(
+            BLOCK_M=rows,
+            STEADY="steady" in tiles.options,
+            num_warps=rows // 16,
+            maxnreg=tiles.max_registers,
+        )
+        return Launch(lone, grid, arguments)
+    arguments |= dict(
+        CONSUMERS=consumers,
+        REGISTERS=tiles.max_registers,
+        PING_PONG="ping_pong" in tiles.options and consumers > 1,
+        maxnreg=registers_at_launch(tiles),
+    )
+    return Launch(_self_attention_kernel, grid, arguments)
 
 
 def registers_at_launch(tiles: Tiles) -> int:
