@@ -177,6 +177,17 @@ class _Partition:
     done: bool = False
 
 
+class _Speeds(dict):
+    """How fast a partition or a copy is: some are left behind by all others."""
+
+    def __init__(self, draw: random.Random):
+        self._draw = draw
+
+    def __missing__(self, key) -> float:
+        self[key] = self._draw.choice((1.0, 0.2, 0.01))
+        return self[key]
+
+
 class _Program:
     """One program of the grid: its shared memory, and what is under way in it."""
 
@@ -189,6 +200,7 @@ class _Program:
         self._stores: list[tuple[threading.Thread, Any]] = []
         self._memories: list[_Memory] = []
         self._partitions: list[_Partition] = []
+        self._speeds: dict[Any, float] = _Speeds(self._draw)
         self._control = threading.Semaphore(0)
         self._error: BaseException | None = None
 
@@ -238,7 +250,8 @@ class _Program:
                 self._uses.remove(use)
             barrier.bytes -= source[piece].numel() * source.element_size()
             barrier.turn()
-            yield
+            if piece.stop is not None:
+                yield
 
     def save(self, descriptor: Descriptor, coordinates, buffer: Shared) -> None:
         assert buffer.shape == list(descriptor.block_shape), (buffer.shape, descriptor.block_shape)
@@ -252,10 +265,10 @@ class _Program:
         self.pause()
 
     def _leaves(self, descriptor: Descriptor, coordinates: list[int], view: Tensor, use: _Use):
+        yield
         outside, inside = _inside(descriptor, coordinates, view.shape)
         descriptor.tensor[outside] = view[inside]
         self._uses.remove(use)
-        yield
 
     def wait_for_stores(self, pending: int) -> None:
         own = [copy for thread, copy in self._stores if thread is threading.current_thread()]
@@ -355,7 +368,7 @@ class _Program:
             if not options:
                 self._error = Deadlock("; ".join(f"{p.thread.name} waits for {p.waits_for}" for p in living))
                 continue
-            chosen = self._draw.choice(options)
+            chosen = self._draw.choices(options, [self._speeds[option] for option in options])[0]
             if isinstance(chosen, _Partition):
                 chosen.go.release()
                 self._control.acquire()
