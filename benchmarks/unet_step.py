@@ -128,7 +128,7 @@ class Turn:
     """Times of one run, in ms.
 
     first: of the step that begins it, alone. steps: of the steps after it, one following the other. host: of a few
-    more, each begun on an idle device: until its last launch returned.
+    more, each begun on an idle device: the processor's time until its last launch returned.
     """
 
     first: float
@@ -191,13 +191,16 @@ def words_of(rows: list[Row]) -> str:
 
 
 def _alone(step: Step, i: int, device: torch.device) -> tuple[float, float]:
-    """ms until the last launch of a step has returned, and until the device is done."""
+    """ms of this thread's processor until the last launch of a step has returned, and until the device is done.
+
+    The processor's time, not the clock's: where other programs share it, waiting for it is no part of the step.
+    """
     _wait(device)
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.thread_time()
     step(i)
-    launched = time.perf_counter()
+    busy = time.thread_time() - busy
     _wait(device)
-    return (launched - start) * 1e3, (time.perf_counter() - start) * 1e3
+    return busy * 1e3, (time.perf_counter() - start) * 1e3
 
 
 def _following(step: Step, indices: range, device: torch.device) -> list[float]:

@@ -37,6 +37,7 @@ from attnmod.kernels.configs import (
     cross_attention_form,
     cross_attention_tiles,
     generation,
+    held_groups,
     precision,
     sweep_tiles,
     token_tiles,
@@ -357,11 +358,13 @@ def describe_cross_attention(
     heads_per_program = 1
     if heads_vote_together:  # enough programs to fill the processors, each voting over all heads
         heads_per_program = triton.cdiv(heads, min(heads, max(1, _PROCESSORS // (blocks * batch))))
+    group = sweep_tiles(tokens, tiles.block_n)
     arguments |= dict(
         affinity_out_strides=_strides(affinity_out, 3)[:2],
         num_heads=heads,
         heads_per_program=heads_per_program,
-        TOKEN_TILES=sweep_tiles(tokens, tiles.block_n),
+        TOKEN_TILES=group,
+        HELD_GROUPS=held_groups(device, head_dim, q.element_size(), tokens, sum(width for _, width in group)),
         SHARE_HEADS=heads_vote_together,
         RETURN_AFFINITY=affinity_out is not None,
     )

@@ -322,7 +322,8 @@ def _current_device(q: Tensor) -> contextlib.AbstractContextManager:
 
 
 def _cross_attention_in_torch(compute: Callable[..., Tensor | tuple[Tensor, ...]], q, k, v, **options) -> list[Tensor]:
-    results = compute(q, k, v, **options)
+    with torch.autocast(q.device.type, enabled=False):  # q, k and v have its dtype; what is derived from them must not
+        results = compute(q, k, v, **options)
     out, *rest = results if isinstance(results, tuple) else (results,)
     return [_laid_out(out), *rest]
 

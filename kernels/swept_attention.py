@@ -59,6 +59,22 @@ from attnmod.kernels.vote import (
 
 
 @triton.jit
+def _load_group(
+    weights_ptr, weights_strides, bits_ptr, bits_strides, b, k_base, k_stride, v_base, v_stride, start, num_tokens,
+    HEAD_DIM: tl.constexpr, D_TILES: tl.constexpr, TOKEN_TILES: tl.constexpr, HAS_WEIGHTS: tl.constexpr,
+    HAS_ENTITIES: tl.constexpr,
+):  # fmt: skip
+    """Weights, bits, keys and values of the group of tokens from start."""
+    weights = prompt_weights(weights_ptr, b, weights_strides, start, num_tokens, TOKEN_TILES, HAS_WEIGHTS)
+    bits = ()
+    if HAS_ENTITIES:
+        bits = prompt_bits(bits_ptr, b, bits_strides, start, num_tokens, TOKEN_TILES)
+    k = prompt_matrix(k_base, weights, start, k_stride, HEAD_DIM, D_TILES)
+    v = prompt_matrix(v_base, weights, start, v_stride, HEAD_DIM, D_TILES)
+    return weights, bits, k, v
+
+
+@triton.jit
 def _vote_group(
     q, k, columns, votes, voting, coefficient, peak, total, vote_peak, shares,
     SHARE_HEADS: tl.constexpr, PRECISION: tl.constexpr,
@@ -136,6 +152,7 @@ def _swept_cross_attention_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_G: tl.constexpr,
     TOKEN_TILES: tl.constexpr,
+    HELD_GROUPS: tl.constexpr,
     ALIGNED: tl.constexpr,
     HAS_ENTITIES: tl.constexpr,
     HAS_AFFINITY: tl.constexpr,
@@ -159,10 +176,14 @@ def _swept_cross_attention_kernel(
     left = num_queries - first_row
     offs_m = first_row + rows
     q_stride = row_stride(q_strides, ALIGNED)
+    k_stride = row_stride(k_strides, ALIGNED)
+    v_stride = row_stride(v_strides, ALIGNED)
     out_stride = row_stride(out_strides, ALIGNED)
     b = tl.program_id(2).to(tl.int64)
     first_head = tl.program_id(1) * heads_per_program
-    last_head = tl.minimum(first_head + heads_per_program, num_heads)
+    last_head = first_head + 1
+    if heads_per_program > 1:
+        last_head = tl.minimum(first_head + heads_per_program, num_heads)
 
     # What holds for the row: whether there is text, whether an owner makes a difference, the unit of the votes.
     first = first_weight(weights_ptr, b, weights_strides, HAS_WEIGHTS)
@@ -214,7 +235,7 @@ def _swept_cross_attention_kernel(
                         weights_ptr, b, weights_strides, start, num_tokens, TOKEN_TILES, HAS_WEIGHTS
                     )
                     bits = prompt_bits(bits_ptr, b, bits_strides, start, num_tokens, TOKEN_TILES)
-                    k = prompt_matrix(k_base, weights, start, row_stride(k_strides, ALIGNED), HEAD_DIM, D_TILES)
+                    k = prompt_matrix(k_base, weights, start, k_stride, HEAD_DIM, D_TILES)
                     votes, _ = prompt_votes(
                         voting_bits(bits, weights), weights, affinity_ptr, b, affinity_strides, start, num_entities,
                         BLOCK_G, HAS_AFFINITY,
@@ -261,18 +282,32 @@ def _swept_cross_attention_kernel(
             plain_peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
             total = tl.zeros([BLOCK_M], tl.float32)
             plain_total = tl.zeros([BLOCK_M], tl.float32)
-            for start in range(0, num_tokens, GROUP):
-                weights = prompt_weights(weights_ptr, b, weights_strides, start, num_tokens, TOKEN_TILES, HAS_WEIGHTS)
-                bits = ()
-                if HAS_ENTITIES:
-                    bits = prompt_bits(bits_ptr, b, bits_strides, start, num_tokens, TOKEN_TILES)
-                k = prompt_matrix(k_base, weights, start, row_stride(k_strides, ALIGNED), HEAD_DIM, D_TILES)
-                v = prompt_matrix(v_base, weights, start, row_stride(v_strides, ALIGNED), HEAD_DIM, D_TILES)
-                columns, bit_columns = prompt_columns(weights, bits, HAS_WEIGHTS, HAS_ENTITIES)
-                peak, total, out, plain_peak, plain_total = _attend_group(
-                    q, k, v, columns, bit_columns, owner, row_hidden, coefficient, peak, total, out, plain_peak,
-                    plain_total, D_TILES, HAS_ENTITIES, RENORMALIZE, PRECISION,
-                )  # fmt: skip
+            if HELD_GROUPS > 0:  # all loads come first
+                held_weights, held_bits, held_k, held_v = (), (), (), ()
+                for g in tl.static_range(HELD_GROUPS):
+                    weights, bits, k, v = _load_group(
+                        weights_ptr, weights_strides, bits_ptr, bits_strides, b, k_base, k_stride, v_base, v_stride,
+                        g * GROUP, num_tokens, HEAD_DIM, D_TILES, TOKEN_TILES, HAS_WEIGHTS, HAS_ENTITIES,
+                    )  # fmt: skip
+                    held_weights, held_bits = held_weights + (weights,), held_bits + (bits,)
+                    held_k, held_v = held_k + (k,), held_v + (v,)
+                for g in tl.static_range(HELD_GROUPS):
+                    columns, bit_columns = prompt_columns(held_weights[g], held_bits[g], HAS_WEIGHTS, HAS_ENTITIES)
+                    peak, total, out, plain_peak, plain_total = _attend_group(
+                        q, held_k[g], held_v[g], columns, bit_columns, owner, row_hidden, coefficient, peak, total, out,
+                        plain_peak, plain_total, D_TILES, HAS_ENTITIES, RENORMALIZE, PRECISION,
+                    )  # fmt: skip
+            else:
+                for start in range(0, num_tokens, GROUP):
+                    weights, bits, k, v = _load_group(
+                        weights_ptr, weights_strides, bits_ptr, bits_strides, b, k_base, k_stride, v_base, v_stride,
+                        start, num_tokens, HEAD_DIM, D_TILES, TOKEN_TILES, HAS_WEIGHTS, HAS_ENTITIES,
+                    )  # fmt: skip
+                    columns, bit_columns = prompt_columns(weights, bits, HAS_WEIGHTS, HAS_ENTITIES)
+                    peak, total, out, plain_peak, plain_total = _attend_group(
+                        q, k, v, columns, bit_columns, owner, row_hidden, coefficient, peak, total, out, plain_peak,
+                        plain_total, D_TILES, HAS_ENTITIES, RENORMALIZE, PRECISION,
+                    )  # fmt: skip
             factor = 1.0 / tl.where(total > 0, total, 1.0)
             if not RENORMALIZE:
                 factor = tl.where(total > 0, tl.exp2(peak - plain_peak) / plain_total, 0.0)

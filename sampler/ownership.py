@@ -31,6 +31,11 @@ def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
     return height, width
 
 
+def _pooled(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Means of an image [R, G, h, w] over the patches of a coarser level."""
+    return image if image.shape[-2:] == size else F.adaptive_avg_pool2d(image, size)
+
+
 def gaussian_rows(size: int, deviation: float, like: torch.Tensor) -> torch.Tensor:
     """The matrix [size, size] that smooths a line of so many patches; its edges go on beyond the edges.
 
@@ -159,6 +164,7 @@ class RunningAffinity:
         relative = total / self.rows.mean_affinity.clamp_min(SMALLEST_MEAN_AFFINITY)[:, :, None, None]  # about 1
         votes = relative if self.config.balanced else total
         for level, owner in self.owners.items():
-            slot = F.adaptive_avg_pool2d(votes, sizes[level]).argmax(dim=1, keepdim=True)  # [R, 1, h, w]
-            stands_out = F.adaptive_avg_pool2d(relative, sizes[level]).gather(1, slot) > self.config.owned_above
-            owner.copy_(torch.where(stands_out, slot, -1).flatten(1))
+            most, slot = _pooled(votes, sizes[level]).max(dim=1)  # [R, h, w]; of equals the first
+            if votes is not relative:
+                most = _pooled(relative, sizes[level]).gather(1, slot[:, None])[:, 0]
+            owner.copy_(torch.where(most > self.config.owned_above, slot, -1).flatten(1))

@@ -57,8 +57,13 @@ def main() -> int:
             with time_limit(seconds), results_in(folder), Compilations() as compiled:
                 importlib.import_module(module).run(report)
             if compiled.misses and name != "compile":
-                spent = sum(took for _, took in compiled.misses)
-                report.say(f"Triton had to compile {len(compiled.misses)} kernels here, {spent:.1f} s")
+                spent, names = sum(miss[1] for miss in compiled.misses), {miss[0] for miss in compiled.misses}
+                ours = [name for name in names if "attention" in name]
+                report.say(
+                    f"Triton had to compile {len(compiled.misses)} kernels here, {spent:.1f} s"
+                    f" ({', '.join(ours) if ours else 'none of ours'})"
+                )
+                report.save_text(f"{name}-compiled.txt", "".join(f"{miss}\n" for miss in compiled.misses))
             report.assert_device(name)
         except DeviceLost:
             lost = True

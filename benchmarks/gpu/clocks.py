@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 
 _QUERY = "timestamp,clocks.sm,power.draw,temperature.gpu"
-_EVERY_MS = 50
+_EVERY_MS = 250  # each question to the driver holds up whoever launches meanwhile
 
 
 @dataclass(frozen=True)

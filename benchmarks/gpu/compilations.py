@@ -4,14 +4,15 @@ import importlib.util
 
 
 class Compilations:
-    """Counts, within it, what Triton found in its cache, and keeps what was not there: (name, seconds) of each.
+    """Counts, within it, what Triton found in its cache, and keeps what was not there: (name, seconds,
+    for what) of each.
 
     Where there is no Triton nothing is compiled.
     """
 
     def __enter__(self):
         self.hits: int = 0
-        self.misses: list[tuple[str, float]] = []
+        self.misses: list[tuple[str, float, str]] = []
         if importlib.util.find_spec("triton") is None:
             return self
         from triton import knobs
@@ -31,4 +32,5 @@ class Compilations:
         if cache_hit:
             self.hits += 1
         else:
-            self.misses.append((src.name, times.total / 1e6))
+            of = {**getattr(src, "signature", {}), **getattr(src, "constants", {})}
+            self.misses.append((src.name, times.total / 1e6, str(of)))

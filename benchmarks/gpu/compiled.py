@@ -52,6 +52,14 @@ def _one(report: Report, what: str) -> None:
             if "modulated" in ready:
                 note(compare(steps, pair.device))
             report_turns(report, {name: steps[name] for name in ready}, f"compiled {what}", pair, **turns)
+    with report.check(f"{what} compiled, in a CUDA graph, in turns") as note:
+        if pair.device.type != "cuda":
+            raise LeftOut("needs CUDA")
+        if len(ready) < len(steps) or report.seconds_left() < 5:
+            raise LeftOut("no time left, or not both are compiled")
+        captured = pair.captured()
+        note(compare(captured, pair.device))
+        report_turns(report, captured, f"compiled {what}, graph", pair)
     pair.handle.remove()
 
 

@@ -79,6 +79,15 @@ def test_an_output_that_nobody_writes_is_seen():
     assert result.stdout == "seen\nseen\n", result.stderr[-2000:]
 
 
+def test_memory_is_full_of_nan_until_somebody_writes_it():
+    from attnmod.benchmarks.gpu.right import poisoned
+
+    with poisoned():
+        assert torch.zeros(3).new_empty(7, 5).isnan().all()
+        assert (torch.zeros(3).new_empty(7, dtype=torch.int8) == 127).all()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_a_candidate_that_hangs_is_told_of_and_the_others_are_tried(report, monkeypatch):
     script = (
         "import sys, time\n"

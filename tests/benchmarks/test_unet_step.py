@@ -105,7 +105,10 @@ def test_what_was_looked_at_before_the_device_was_lost_is_not_repeated(tmp_path)
 
 def test_the_compiled_stage(tmp_path):
     events = events_of(compiled, tmp_path)
-    assert {event["outcome"] for event in events if event["event"] == "check"} == {"ok"}
+    outcomes = {event["name"]: event["outcome"] for event in events if event["event"] == "check"}
+    in_a_graph = "blocks compiled, in a CUDA graph, in turns"
+    assert outcomes.pop(in_a_graph) == ("ok" if torch.cuda.is_available() else "left out")
+    assert set(outcomes.values()) == {"ok"}
     rows = [event["row"] for event in events if event["event"] == "row"]
     assert [(row["op"], row["provider"]) for row in rows] == [
         ("unet compile", "stock"), ("unet compile", "modulated"), ("unet step", "stock"), ("unet step", "modulated"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from attnmod.kernels import cross_attention
 from attnmod.kernels.configs import cross_attention_form
 from attnmod.kernels.testing import DTYPES, check_cross_attention, random_inputs
 
@@ -54,7 +55,7 @@ def drawn_options(feature: str, weights: bool, hidden: bool, queries: int, token
     [("one-piece", feature) for feature in ("plain", "owner", "vote", "affinity")]
     + [("swept", feature) for feature in ("plain", "owner", "vote", "affinity", "shared")],
 )
-def test_every_combination(form, feature, device):
+def test_every_combination(form, feature, device, monkeypatch):
     lot = random.Random(f"{form} {feature}")
     for dtype, weights, hidden, renormalize in combinations(feature):
         head_dim, tokens, queries = lot.choice((8, 16, 40)), lot.randint(*FORMS[form]), lot.randint(1, 9)
@@ -66,4 +67,6 @@ def test_every_combination(form, feature, device):
         votes = feature in ("vote", "affinity")
         taken = cross_attention_form("any", head_dim, q.element_size(), tokens, votes, feature == "shared")
         assert taken == {"one-piece": "prompt", "swept": "swept"}[form]
+        groups = lot.choice((0, 2))  # a sweep holds one group after the other, or both at once
+        monkeypatch.setattr(cross_attention, "held_groups", lambda *_, groups=groups: groups)
         check_cross_attention(q, k, v, "triton", **options, renormalize=renormalize)
