@@ -79,7 +79,7 @@ def _produce(
     STEADY: gl.constexpr,
 ):
     """The warp that loads: the queries of all consumers, then what these pass over."""
-    q_desc, k_desc, v_desc, buffers, barriers, place = loads
+    q_desc, _, _, buffers, barriers, place = loads
     q_buffers, q_full, b, h, first_row = buffers[0], barriers[0], place[0], place[1], place[2]
     mbarrier.expect(q_full, CONSUMERS * _ROWS * _D * 2)
     for c in gl.static_range(CONSUMERS):
