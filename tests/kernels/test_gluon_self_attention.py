@@ -1,6 +1,7 @@
 """The Gluon kernels, emulated: under many schedules against float64, and with what is wrong in them put there."""
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -22,9 +23,8 @@ def alone(rows: int, block_n: int, stages: int, *options: str) -> Tiles:
 
 FORMS = {
     "1 consumer": consumers(1, 128, 3),
-    "2 consumers in turns": consumers(2, 128, 3, "ping_pong"),
     "2 consumers": consumers(2, 64, 2),
-    "3 consumers in turns": consumers(3, 64, 4, "ping_pong"),
+    "3 consumers, 4 stages": consumers(3, 64, 4),
     "3 consumers": consumers(3, 128, 2),
     "3 consumers, steady": consumers(3, 64, 2, "steady"),
     "2 consumers, steady": consumers(2, 128, 3, "steady"),
@@ -44,7 +44,10 @@ def attend(q, k, v, tau, tiles: Tiles, seed: int, text: str | None = None) -> to
     batch, heads, queries, _ = q.shape
     out = torch.full((batch, queries, heads, 64), torch.nan, dtype=q.dtype).transpose(1, 2)
     given = dict(q=q, k=k, v=v, temperature=tau, scale=0.125, out=out, tiles=tiles)
-    emulate(self_attention.describe_self_attention(**given), seed, text)
+    processors = (1, 3, 132)[seed % 3]  # few take as many blocks at once as they can, many one each
+    with mock.patch.object(self_attention, "_processors", lambda device: processors):
+        launch = self_attention.describe_self_attention(**given)
+    emulate(launch, seed, text)
     return out
 
 
@@ -152,12 +155,17 @@ CONSUMERS_GONE_WRONG = [
     ("mbarrier.init(decided, count=CONSUMERS)", "mbarrier.init(decided, count=1)"),
     ("_produce_pass(loads, place[3], STAGES, BLOCK_N)", "_produce_pass(loads, 0, STAGES, BLOCK_N)"),
     ("verdicts.slice(ME, 1)", "verdicts.slice(0, 1)"),
-    ("given, steps, steps - 1, ME", "given, 0, steps - 1, ME"),
+    ("given, place[3], ME", "given, 0, ME"),
     ("    mbarrier.arrive(v_empty.index(final % STAGES), count=1)\n", ""),
     ("    tma.store_wait(0)\n", ""),
     ("        acc = acc * gl.convert_layout(rescale", "        acc = acc * gl.convert_layout(1.0 + 0.0 * rescale"),
-    ("(1 if ME == 0 else 0)", "0"),
-    ("turns.index((ME + 1) % CONSUMERS)", "turns.index(ME)"),
+    ("ME < place[5]", "ME + 1 < place[5]"),
+    ("program -= groups * threes", "program -= threes"),
+    ("first_block += 2 * twos", "first_block += twos"),
+    ("first_block = 3 * threes", "first_block = 2 * threes"),
+    ("h = group % heads", "h = group // heads"),
+    ("in range(tiles, 2 * tiles)", "in range(tiles)"),
+    ("        mbarrier.arrive(barriers[5], count=1)\n", "        pass\n"),
 ]
 ALONE_GONE_WRONG = [
     ("tile -= gl.where(tile >= steps, steps, 0)", "tile -= 0"),
@@ -183,7 +191,7 @@ def test_a_wrong_consumer_or_producer_is_told_of(right, wrong):
     text = _text(self_attention)
     assert right in text
     mutant = text.replace(right, wrong)
-    assert any(_fails(tiles, mutant, seed) for tiles in list(FORMS.values())[:7] for seed in range(6))
+    assert any(_fails(tiles, mutant, seed) for tiles in list(FORMS.values())[:6] for seed in range(6))
 
 
 @pytest.mark.parametrize(("right", "wrong"), ALONE_GONE_WRONG, ids=lambda text: " ".join(text.split())[:40])
@@ -191,17 +199,19 @@ def test_a_wrong_lone_warpgroup_is_told_of(right, wrong):
     text = _text(lone_warpgroup)
     assert right in text
     mutant = text.replace(right, wrong)
-    assert any(_fails(tiles, mutant, seed) for tiles in list(FORMS.values())[7:] for seed in range(4))
+    assert any(_fails(tiles, mutant, seed) for tiles in list(FORMS.values())[6:] for seed in range(4))
 
 
 def _fails(tiles: Tiles, text: str, seed: int) -> bool:
     generator = torch.Generator().manual_seed(seed)
     keys = 700 if seed % 2 else 640
-    q, k, v = (projected(length, 1, torch.float16, generator) for length in (200, keys, keys))
-    if seed % 2:  # all scores are far below that of a key of zeros
+    q, k, v = (projected(length, 1, torch.float16, generator) for length in (300, keys, keys))
+    if seed == 3:  # one row of the first block alone outgrows its reference
+        k[:, :, 600] = 2 * q[:, :, 5]
+    elif seed % 2:  # all scores are far below that of a key of zeros
         q, k = q.abs(), -k.abs()
     try:
-        check(q, k, v, torch.tensor([1.0, 0.02]), tiles, seed, text)
-    except (AssertionError, Deadlock, Hazard):
+        check(q, k, v, torch.tensor([1.0, 0.4 if seed == 3 else 0.02]), tiles, seed, text)
+    except (AssertionError, Deadlock, Hazard, IndexError, RuntimeError):
         return True
     return False
