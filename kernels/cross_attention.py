@@ -178,6 +178,12 @@ def _cross_attention_kernel(
         for i in tl.static_range(blocks_per_program):
             left = num_queries - first_row - i * BLOCK_M
             offs_m = first_row + i * BLOCK_M + rows
+            scores = prompt_scores(q[i], k, PRECISION)  # [BLOCK_M, width]
+            if i > 0 and not VOTES:  # read again rather than kept in registers meanwhile: more programs fit
+                weights = prompt_weights(weights_ptr, b, weights_strides, 0, num_tokens, TOKEN_TILES, HAS_WEIGHTS)
+                if HAS_ENTITIES:
+                    bits = prompt_bits(bits_ptr, b, bits_strides, 0, num_tokens, TOKEN_TILES)
+                columns, bit_columns = prompt_columns(weights, bits, HAS_WEIGHTS, HAS_ENTITIES)
             owner = tl.full([BLOCK_M], 0, tl.uint32)
             row_hidden = tl.full([BLOCK_M], 0.0, tl.float32)
             reported = tl.full([BLOCK_M], -1, tl.int32)
@@ -187,7 +193,6 @@ def _cross_attention_kernel(
                 owner, row_hidden = given_owner(given, log_hidden)
                 if RETURN_OWNER:
                     reported = tl.where(modulated, given, -1)
-            scores = prompt_scores(q[i], k, PRECISION)  # [BLOCK_M, width]
             if VOTES:
                 reference = finite(voting_peak(scores, voting, coefficient))
                 shares = tl.zeros([BLOCK_M, BLOCK_G], tl.float32)
