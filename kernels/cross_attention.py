@@ -85,8 +85,8 @@ from attnmod.kernels.vote import (
     voting_peak,
 )
 
-# With fewer programs than this some processors of an H100 have nothing to do.
-_PROCESSORS = 132
+# How many programs of heads that vote together an H100 runs at once: two on each processor.
+_PLACES = 2 * 132
 _plans = Plans()
 
 
@@ -362,7 +362,7 @@ def describe_cross_attention(
         return Launch(_cross_attention_kernel, (programs, heads, batch), arguments)
     heads_per_program = 1
     if heads_vote_together:  # enough programs to fill the processors, each voting over all heads
-        heads_per_program = triton.cdiv(heads, min(heads, max(1, _PROCESSORS // (blocks * batch))))
+        heads_per_program = triton.cdiv(heads, min(heads, max(1, _PLACES // (blocks * batch))))
     group = sweep_tiles(tokens, tiles.block_n)
     arguments |= dict(
         affinity_out_strides=_strides(affinity_out, 3)[:2],
