@@ -60,7 +60,8 @@ def test_every_combination(form, feature, device, monkeypatch):
     taken = []
     for dtype, weights, hidden, renormalize in combinations(feature):
         fewest, most, groups = lot.choice(FORMS[form])
-        head_dim, tokens, queries = lot.choice((8, 16, 40)), lot.randint(fewest, most), lot.randint(17, 33)  # fewer have no stable budget
+        head_dim, tokens = lot.choice((8, 16, 40)), lot.randint(fewest, most)
+        queries = lot.randint(17, 33)  # of fewer the low dtype's error, and with it the budget, is luck
         monkeypatch.setattr(cross_attention, "cross_attention_form", lambda *_: form)
         monkeypatch.setattr(cross_attention, "held_groups", lambda *_, groups=groups: taken.append(groups) or groups)
         draw = torch.Generator().manual_seed(lot.randrange(1 << 30))
