@@ -131,7 +131,7 @@ def _consume(
 ):
     """64 queries against all keys. ME: this consumer's number; those that the program does not need let tiles pass."""
     place = given[3]
-    if ME < place[5]:
+    if place[5] > ME:
         _attend(given, ME, STAGES, BLOCK_N, EVEN_KEYS, STEADY)
     else:
         _let_pass(given, STAGES, STEADY)

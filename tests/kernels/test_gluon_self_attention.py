@@ -159,7 +159,7 @@ CONSUMERS_GONE_WRONG = [
     ("    mbarrier.arrive(v_empty.index(final % STAGES), count=1)\n", ""),
     ("    tma.store_wait(0)\n", ""),
     ("        acc = acc * gl.convert_layout(rescale", "        acc = acc * gl.convert_layout(1.0 + 0.0 * rescale"),
-    ("ME < place[5]", "ME + 1 < place[5]"),
+    ("place[5] > ME", "place[5] > ME + 1"),
     ("program -= groups * threes", "program -= threes"),
     ("first_block += 2 * twos", "first_block += twos"),
     ("first_block = 3 * threes", "first_block = 2 * threes"),
