@@ -89,33 +89,41 @@ def _produce(
     _produce_pass(loads, 0, STAGES, BLOCK_N)
     if STEADY:  # noqa: SIM102 - compiled without it, the branch must not be there
         if _is_decided(barriers, 1):
-            _produce_pass(loads, place[3], STAGES, BLOCK_N)
+            _produce_pass(loads, place[3] + 1, STAGES, BLOCK_N)
 
 
 @gluon.jit
 def _produce_pass(loads, begun, STAGES: gl.constexpr, BLOCK_N: gl.constexpr):
-    """Keys and values, a tile after another from the first, around the end. begun: how many were loaded before."""
+    """A tile's keys with the values of the tile before, from the first tile, around the end.
+
+    begun: how many such pairs were loaded before.
+    """
+    BYTES: gl.constexpr = BLOCK_N * _D * 2
     _, k_desc, v_desc, buffers, barriers, place = loads
     _, k_buffers, v_buffers = buffers
-    k_full, k_empty, v_full, v_empty = barriers[1], barriers[2], barriers[3], barriers[4]
+    k_full, v_full, empty = barriers[1], barriers[2], barriers[3]
     b, h, _, steps, first_tile, _ = place
-    for i in range(steps):
+    for i in range(steps + 1):
         stage = (begun + i) % STAGES
-        before = (((begun + i) // STAGES) & 1) ^ 1
         tile = first_tile + i
-        first_key = (tile - gl.where(tile >= steps, steps, 0)) * BLOCK_N
-        mbarrier.wait(k_empty.index(stage), before)
-        mbarrier.expect(k_full.index(stage), BLOCK_N * _D * 2)
-        _fetch(k_desc, b, h, first_key, k_full.index(stage), k_buffers.index(stage))
-        mbarrier.wait(v_empty.index(stage), before)
-        mbarrier.expect(v_full.index(stage), BLOCK_N * _D * 2)
-        _fetch(v_desc, b, h, first_key, v_full.index(stage), v_buffers.index(stage))
+        mbarrier.wait(empty.index(stage), (((begun + i) // STAGES) & 1) ^ 1)
+        # the first pair has no values and the last no keys: their barriers turn all the same
+        mbarrier.expect(k_full.index(stage), BYTES, pred=i < steps)
+        mbarrier.arrive(k_full.index(stage), count=1, pred=i == steps)
+        mbarrier.expect(v_full.index(stage), BYTES, pred=i > 0)
+        mbarrier.arrive(v_full.index(stage), count=1, pred=i == 0)
+        if i < steps:
+            first_key = (tile - gl.where(tile >= steps, steps, 0)) * BLOCK_N
+            _fetch(k_desc, b, h, first_key, k_full.index(stage), k_buffers.index(stage))
+        if i > 0:
+            first_key = (tile - 1 - gl.where(tile - 1 >= steps, steps, 0)) * BLOCK_N
+            _fetch(v_desc, b, h, first_key, v_full.index(stage), v_buffers.index(stage))
 
 
 @gluon.jit
 def _is_decided(barriers, WARPS: gl.constexpr):
     """Whether any consumer found its steady reference too low, once all have said so."""
-    decided, verdicts = barriers[5], barriers[6]
+    decided, verdicts = barriers[4], barriers[5]
     mbarrier.wait(decided, 0)
     return gl.max(verdicts.load(gl.BlockedLayout([1], [32], [WARPS], [0])), 0) == 1
 
@@ -141,23 +149,24 @@ def _consume(
 def _let_pass(given, STAGES: gl.constexpr, STEADY: gl.constexpr):
     """A consumer without queries: the barriers count on it."""
     barriers, place = given[2], given[3]
-    k_full, k_empty, v_full, v_empty = barriers[1], barriers[2], barriers[3], barriers[4]
-    steps = place[3]
-    tiles = steps
+    pairs = place[3] + 1
     if STEADY:
-        mbarrier.arrive(barriers[5], count=1)
-    for i in range(tiles):
-        mbarrier.wait(k_full.index(i % STAGES), (i // STAGES) & 1)
-        mbarrier.arrive(k_empty.index(i % STAGES), count=1)
-        mbarrier.wait(v_full.index(i % STAGES), (i // STAGES) & 1)
-        mbarrier.arrive(v_empty.index(i % STAGES), count=1)
+        mbarrier.arrive(barriers[4], count=1)
+    _let_pairs_pass(barriers, 0, pairs, STAGES)
     if STEADY:  # noqa: SIM102 - compiled without it, the branch must not be there
         if _is_decided(barriers, 4):
-            for i in range(tiles, 2 * tiles):
-                mbarrier.wait(k_full.index(i % STAGES), (i // STAGES) & 1)
-                mbarrier.arrive(k_empty.index(i % STAGES), count=1)
-                mbarrier.wait(v_full.index(i % STAGES), (i // STAGES) & 1)
-                mbarrier.arrive(v_empty.index(i % STAGES), count=1)
+            _let_pairs_pass(barriers, pairs, pairs, STAGES)
+
+
+@gluon.jit
+def _let_pairs_pass(barriers, begun, pairs, STAGES: gl.constexpr):
+    k_full, v_full, empty = barriers[1], barriers[2], barriers[3]
+    for i in range(pairs):
+        stage = (begun + i) % STAGES
+        parity = ((begun + i) // STAGES) & 1
+        mbarrier.wait(k_full.index(stage), parity)
+        mbarrier.wait(v_full.index(stage), parity)
+        mbarrier.arrive(empty.index(stage), count=1)
 
 
 @gluon.jit
@@ -171,13 +180,13 @@ def _attend(
     mbarrier.wait(barriers[0], 0)
     acc, total = _consume_pass(given, 0, ME, STAGES, BLOCK_N, EVEN_KEYS, STEADY)
     if STEADY:
-        decided, verdicts = barriers[5], barriers[6]
+        decided, verdicts = barriers[4], barriers[5]
         LINE: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
         too_low = gl.max(gl.where(total < _LARGEST_SUM, 0, 1), 0)
         verdicts.slice(ME, 1).store(gl.full([1], too_low, gl.int32, LINE))
         mbarrier.arrive(decided, count=1)
         if _is_decided(barriers, 4):
-            acc, total = _consume_pass(given, place[3], ME, STAGES, BLOCK_N, EVEN_KEYS, False)
+            acc, total = _consume_pass(given, place[3] + 1, ME, STAGES, BLOCK_N, EVEN_KEYS, False)
     q_buffer.store((acc * (1.0 / total)[:, None]).to(dtype))  # every product with these queries is done
     fence_async_shared()
     block = q_buffer.reshape(out_desc.block_shape)
@@ -201,10 +210,10 @@ def _consume_pass(
     EVEN_KEYS: gl.constexpr,
     STEADY: gl.constexpr,
 ):
-    """All keys once. begun: how many tiles were loaded before. The unnormalised output and the sums of its rows."""
+    """All keys once. begun: how many pairs were loaded before. The unnormalised output and the sums of its rows."""
     _, buffers, barriers, place, keys_left, coefficient = given
     q_buffers, k_buffers, v_buffers = buffers
-    k_full, k_empty, v_full, v_empty = barriers[1], barriers[2], barriers[3], barriers[4]
+    k_full, v_full, empty = barriers[1], barriers[2], barriers[3]
     steps = place[3]
     q_buffer = q_buffers.index(ME)
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
@@ -218,7 +227,7 @@ def _consume_pass(
     mbarrier.wait(k_full.index(stage), (begun // STAGES) & 1)
     product = warpgroup_mma(q_buffer, k_buffers.index(stage).permute((1, 0)), zero, use_acc=False, is_async=True)
     scores = warpgroup_mma_wait(0, deps=(product,))
-    mbarrier.arrive(k_empty.index(stage), count=1)
+    mbarrier.arrive(empty.index(stage), count=1)
     if not EVEN_KEYS:
         offs_n = gl.arange(0, BLOCK_N, gl.SliceLayout(0, SCORES))
         scores = gl.where((offs_n < keys_left)[None, :], scores, float("-inf"))
@@ -230,18 +239,17 @@ def _consume_pass(
     weights = gl.convert_layout(p.to(dtype), WEIGHTS)
     for i in range(1, steps):
         stage = (begun + i) % STAGES
-        last = (begun + i - 1) % STAGES  # of the values that are to be added
-        mbarrier.wait(v_full.index(last), ((begun + i - 1) // STAGES) & 1)
+        parity = ((begun + i) // STAGES) & 1
+        mbarrier.wait(v_full.index(stage), parity)
         if i == 1:
-            mbarrier.wait(k_full.index(stage), ((begun + 1) // STAGES) & 1)
+            mbarrier.wait(k_full.index(stage), parity)
         product = warpgroup_mma(q_buffer, k_buffers.index(stage).permute((1, 0)), zero, use_acc=False, is_async=True)
-        added = warpgroup_mma(weights, v_buffers.index(last), acc, is_async=True)
+        added = warpgroup_mma(weights, v_buffers.index(stage), acc, is_async=True)
         scores = warpgroup_mma_wait(1, deps=(product,))  # [64, BLOCK_N]
         if STEADY:
             p = gl.exp2(scores * coefficient - reference[:, None])
             sums = sums + _sums_by_column(p)
         else:
-            mbarrier.arrive(k_empty.index(stage), count=1)
             tile_max = gl.maximum(reference, gl.max(scores, 1) * coefficient)
             p = gl.exp2(scores * coefficient - tile_max[:, None])
             rescale = gl.exp2(reference - tile_max)
@@ -252,17 +260,15 @@ def _consume_pass(
         upcoming = begun + i + 1
         mbarrier.wait(k_full.index(upcoming % STAGES), (upcoming // STAGES) & 1, pred=i + 1 < steps)
         acc, p = warpgroup_mma_wait(0, deps=(added, p))
-        if STEADY:
-            mbarrier.arrive(k_empty.index(stage), count=1)
-        mbarrier.arrive(v_empty.index(last), count=1)
+        mbarrier.arrive(empty.index(stage), count=1)
         if not STEADY:
             acc = acc * gl.convert_layout(rescale, gl.SliceLayout(1, OUT))[:, None]
         weights = gl.convert_layout(p.to(dtype), WEIGHTS)
-    final = begun + steps - 1
-    mbarrier.wait(v_full.index(final % STAGES), (final // STAGES) & 1)
-    added = warpgroup_mma(weights, v_buffers.index(final % STAGES), acc, is_async=True)
+    stage = (begun + steps) % STAGES
+    mbarrier.wait(v_full.index(stage), ((begun + steps) // STAGES) & 1)
+    added = warpgroup_mma(weights, v_buffers.index(stage), acc, is_async=True)
     acc = warpgroup_mma_wait(0, deps=(added,))
-    mbarrier.arrive(v_empty.index(final % STAGES), count=1)
+    mbarrier.arrive(empty.index(stage), count=1)
     return acc, gl.convert_layout(gl.sum(sums, 1), gl.SliceLayout(1, OUT))
 
 
@@ -335,9 +341,8 @@ def _self_attention_kernel(
     v_buffers = gl.allocate_shared_memory(dtype, [STAGES, BLOCK_N, _D], KEYS)
     q_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    k_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     decided = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     verdicts = gl.allocate_shared_memory(gl.int32, [4], gl.SwizzledSharedLayout(1, 1, 1, [0]))
     if STEADY:
@@ -347,12 +352,11 @@ def _self_attention_kernel(
     for i in gl.static_range(STAGES):
         mbarrier.init(k_full.index(i), count=1)
         mbarrier.init(v_full.index(i), count=1)
-        mbarrier.init(k_empty.index(i), count=CONSUMERS)
-        mbarrier.init(v_empty.index(i), count=CONSUMERS)
+        mbarrier.init(empty.index(i), count=CONSUMERS)
     fence_async_shared()
 
     buffers = (q_buffers, k_buffers, v_buffers)
-    barriers = (q_full, k_full, k_empty, v_full, v_empty, decided, verdicts)
+    barriers = (q_full, k_full, v_full, empty, decided, verdicts)
     place = (b, h, first_row, steps, first_tile, size)
     given = (out_desc, buffers, barriers, place, keys_left, coefficient)
     loads = (q_desc, k_desc, v_desc, buffers, barriers, place)
