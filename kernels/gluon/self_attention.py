@@ -28,7 +28,6 @@ Shapes: q, out [B, H, M, 64]; k, v [B, H, T, 64]; temperature [B] or [B, H].
 # pyright: reportPossiblyUnboundVariable=false
 
 import functools
-import heapq
 
 import torch
 import triton
@@ -54,6 +53,7 @@ _store = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
 HEAD_DIM = 64
 ROWS = 64  # queries of a consumer: the rows of one warpgroup's product
 PRODUCER_REGISTERS = 24
+_TURNS = 64  # the most pieces of a program
 
 _ROWS = gl.constexpr(ROWS)
 _D = gl.constexpr(HEAD_DIM)
@@ -73,36 +73,85 @@ def _fetch(descriptor, b, h, first_row, barrier, buffer):
 
 
 @gluon.jit
+def _piece(work, turn, BLOCK_N: gl.constexpr, EVEN_KEYS: gl.constexpr):
+    """What this program does in that turn: size blocks of queries of a head, from first_row; 0 where it is through.
+
+    Pieces of three blocks come first, and every other round is dealt out backwards.
+    """
+    pieces, heads, threes, twos, ones, num_keys = work
+    programs = gl.num_programs(0)
+    me = gl.program_id(0)
+    piece = turn * programs + gl.where(turn % 2 == 0, me, programs - 1 - me)
+    is_through = piece >= pieces
+    groups = pieces // (threes + twos + ones)  # heads of all rows
+    size = 3
+    each = threes
+    first_block = 0
+    if piece >= groups * threes:
+        piece -= groups * threes
+        size = 2
+        each = twos
+        first_block = 3 * threes
+        if piece >= groups * twos:
+            piece -= groups * twos
+            size = 1
+            each = ones
+            first_block += 2 * twos
+    each = gl.maximum(each, 1)
+    group = piece // each
+    first_row = (first_block + size * (piece % each)) * _ROWS
+    steps = (num_keys + BLOCK_N - 1) // BLOCK_N
+    first_tile = steps - 1  # the ragged one: it alone is masked
+    if EVEN_KEYS:
+        first_tile = gl.minimum((first_row + size * (_ROWS // 2)) // BLOCK_N, steps - 1)
+    return group // heads, group % heads, first_row, steps, first_tile, gl.where(is_through, 0, size)
+
+
+@gluon.jit
 def _produce(
     loads,
     CONSUMERS: gl.constexpr,
     STAGES: gl.constexpr,
     BLOCK_N: gl.constexpr,
+    EVEN_KEYS: gl.constexpr,
     STEADY: gl.constexpr,
 ):
-    """The warp that loads: the queries of all consumers, then what these pass over."""
-    q_desc, _, _, buffers, barriers, place = loads
-    q_buffers, q_full, b, h, first_row = buffers[0], barriers[0], place[0], place[1], place[2]
-    mbarrier.expect(q_full, CONSUMERS * _ROWS * _D * 2)
-    for c in gl.static_range(CONSUMERS):
-        _fetch(q_desc, b, h, first_row + c * _ROWS, q_full, q_buffers.index(c))
-    _produce_pass(loads, 0, STAGES, BLOCK_N)
-    if STEADY:  # noqa: SIM102 - compiled without it, the branch must not be there
-        if _is_decided(barriers, 1):
-            _produce_pass(loads, place[3] + 1, STAGES, BLOCK_N)
+    """The warp that loads, ahead of the consumers: a piece's queries, then its keys and values."""
+    barriers, work, turns = loads[4], loads[5], loads[6]
+    done = 0
+    begun = 0
+    for turn in range(turns):
+        place = _piece(work, turn, BLOCK_N, EVEN_KEYS)
+        if place[5] > 0:
+            _produce_piece(loads, place, done, begun, CONSUMERS, STAGES, BLOCK_N)
+            done += 1
+            begun += place[3] + 1
+    if STEADY:
+        mbarrier.wait(barriers[6], 0)
+        for turn in range(turns):
+            if _is_to_be_repeated(barriers, turn, 1):
+                place = _piece(work, turn, BLOCK_N, EVEN_KEYS)
+                _produce_piece(loads, place, done, begun, CONSUMERS, STAGES, BLOCK_N)
+                done += 1
+                begun += place[3] + 1
 
 
 @gluon.jit
-def _produce_pass(loads, begun, STAGES: gl.constexpr, BLOCK_N: gl.constexpr):
-    """A tile's keys with the values of the tile before, from the first tile, around the end.
+def _produce_piece(loads, place, done, begun, CONSUMERS: gl.constexpr, STAGES: gl.constexpr, BLOCK_N: gl.constexpr):
+    """The queries of all consumers, then a tile's keys with the values of the tile before, around the end.
 
-    begun: how many such pairs were loaded before.
+    done, begun: how many pieces and how many such pairs were loaded before.
     """
     BYTES: gl.constexpr = BLOCK_N * _D * 2
-    _, k_desc, v_desc, buffers, barriers, place = loads
-    _, k_buffers, v_buffers = buffers
-    k_full, v_full, empty = barriers[1], barriers[2], barriers[3]
-    b, h, _, steps, first_tile, _ = place
+    q_desc, k_desc, v_desc, buffers, barriers, _, _ = loads
+    q_buffers, k_buffers, v_buffers = buffers
+    q_full, q_empty, k_full, v_full, empty = barriers[0], barriers[1], barriers[2], barriers[3], barriers[4]
+    b, h, first_row, steps, first_tile, _ = place
+    slot = done % 2
+    mbarrier.wait(q_empty.index(slot), ((done // 2) & 1) ^ 1)
+    mbarrier.expect(q_full.index(slot), CONSUMERS * _ROWS * _D * 2)
+    for c in gl.static_range(CONSUMERS):
+        _fetch(q_desc, b, h, first_row + c * _ROWS, q_full.index(slot), q_buffers.index(slot * CONSUMERS + c))
     for i in range(steps + 1):
         stage = (begun + i) % STAGES
         tile = first_tile + i
@@ -121,77 +170,118 @@ def _produce_pass(loads, begun, STAGES: gl.constexpr, BLOCK_N: gl.constexpr):
 
 
 @gluon.jit
-def _is_decided(barriers, WARPS: gl.constexpr):
-    """Whether any consumer found its steady reference too low, once all have said so."""
-    decided, verdicts = barriers[4], barriers[5]
-    mbarrier.wait(decided, 0)
-    return gl.max(verdicts.load(gl.BlockedLayout([1], [32], [WARPS], [0])), 0) == 1
+def _is_to_be_repeated(barriers, turn, WARPS: gl.constexpr):
+    """Whether any consumer found its steady reference too low in that turn; once all are through."""
+    return gl.max(barriers[5].index(turn).load(gl.BlockedLayout([1], [32], [WARPS], [0])), 0) == 1
 
 
 @gluon.jit
 def _consume(
     given,
     ME: gl.constexpr,
+    CONSUMERS: gl.constexpr,
     STAGES: gl.constexpr,
     BLOCK_N: gl.constexpr,
     EVEN_KEYS: gl.constexpr,
+    HAS_TEMPERATURE: gl.constexpr,
     STEADY: gl.constexpr,
 ):
-    """64 queries against all keys. ME: this consumer's number; those that the program does not need let tiles pass."""
-    place = given[3]
-    if place[5] > ME:
-        _attend(given, ME, STAGES, BLOCK_N, EVEN_KEYS, STEADY)
-    else:
-        _let_pass(given, STAGES, STEADY)
-
-
-@gluon.jit
-def _let_pass(given, STAGES: gl.constexpr, STEADY: gl.constexpr):
-    """A consumer without queries: the barriers count on it."""
-    barriers, place = given[2], given[3]
-    pairs = place[3] + 1
+    """64 queries of each piece against all keys. ME: this consumer's number; where a piece is smaller, tiles pass."""
+    barriers, work, turns = given[2], given[3], given[4]
+    done = 0
+    begun = 0
+    for turn in range(turns):
+        place = _piece(work, turn, BLOCK_N, EVEN_KEYS)
+        if place[5] > ME:
+            _attend(given, place, turn, done, begun, ME, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, HAS_TEMPERATURE, STEADY)
+        elif place[5] > 0:
+            _let_pass(barriers, place, done, begun, STAGES)
+        if place[5] > 0:
+            done += 1
+            begun += place[3] + 1
     if STEADY:
-        mbarrier.arrive(barriers[4], count=1)
-    _let_pairs_pass(barriers, 0, pairs, STAGES)
-    if STEADY:  # noqa: SIM102 - compiled without it, the branch must not be there
-        if _is_decided(barriers, 4):
-            _let_pairs_pass(barriers, pairs, pairs, STAGES)
+        mbarrier.arrive(barriers[6], count=1)
+        mbarrier.wait(barriers[6], 0)
+        for turn in range(turns):
+            if _is_to_be_repeated(barriers, turn, 4):
+                place = _piece(work, turn, BLOCK_N, EVEN_KEYS)
+                if place[5] > ME:
+                    _attend(
+                        given,
+                        place,
+                        turn,
+                        done,
+                        begun,
+                        ME,
+                        CONSUMERS,
+                        STAGES,
+                        BLOCK_N,
+                        EVEN_KEYS,
+                        HAS_TEMPERATURE,
+                        False,
+                    )
+                else:
+                    _let_pass(barriers, place, done, begun, STAGES)
+                done += 1
+                begun += place[3] + 1
 
 
 @gluon.jit
-def _let_pairs_pass(barriers, begun, pairs, STAGES: gl.constexpr):
-    k_full, v_full, empty = barriers[1], barriers[2], barriers[3]
-    for i in range(pairs):
+def _let_pass(barriers, place, done, begun, STAGES: gl.constexpr):
+    """A consumer without queries: the barriers count on it."""
+    q_empty, k_full, v_full, empty = barriers[1], barriers[2], barriers[3], barriers[4]
+    for i in range(place[3] + 1):
         stage = (begun + i) % STAGES
         parity = ((begun + i) // STAGES) & 1
         mbarrier.wait(k_full.index(stage), parity)
         mbarrier.wait(v_full.index(stage), parity)
         mbarrier.arrive(empty.index(stage), count=1)
+    mbarrier.arrive(q_empty.index(done % 2), count=1)
 
 
 @gluon.jit
 def _attend(
-    given, ME: gl.constexpr, STAGES: gl.constexpr, BLOCK_N: gl.constexpr, EVEN_KEYS: gl.constexpr, STEADY: gl.constexpr
+    given,
+    place,
+    turn,
+    done,
+    begun,
+    ME: gl.constexpr,
+    CONSUMERS: gl.constexpr,
+    STAGES: gl.constexpr,
+    BLOCK_N: gl.constexpr,
+    EVEN_KEYS: gl.constexpr,
+    HAS_TEMPERATURE: gl.constexpr,
+    STEADY: gl.constexpr,
 ):
-    """A consumer's queries against all keys, to the output."""
-    out_desc, buffers, barriers, place, _, _ = given
-    q_buffer = buffers[0].index(ME)
+    """A consumer's queries of one piece against all keys, to the output."""
+    out_desc, buffers, barriers, work, _, temperature_ptr, temperature_strides, scale = given
+    b, h, first_row, steps, _, _ = place
+    coefficient = gl.cast(scale, gl.float32) * _LOG2_E  # under torch.compile a Python float arrives as float64
+    if HAS_TEMPERATURE:
+        tau = gl.load(temperature_ptr + b.to(gl.int64) * temperature_strides[0] + h * temperature_strides[1])
+        # written so that NaN takes the bound too: nobody has looked at this value
+        coefficient = coefficient / gl.where(tau > _MIN_TEMPERATURE, tau, _MIN_TEMPERATURE)
+    # -inf * 0 of a masked key would be NaN: a factor that underflowed must not be zero
+    coefficient = gl.maximum(coefficient, 1e-30)
+    keys_left = work[5] - (steps - 1) * BLOCK_N
+    slot = done % 2
+    q_buffer = buffers[0].index(slot * CONSUMERS + ME)
     dtype: gl.constexpr = q_buffer.dtype
-    mbarrier.wait(barriers[0], 0)
-    acc, total = _consume_pass(given, 0, ME, STAGES, BLOCK_N, EVEN_KEYS, STEADY)
+    mbarrier.wait(barriers[0].index(slot), (done // 2) & 1)
+    acc, total = _pass(
+        q_buffer, buffers, barriers, begun, steps, keys_left, coefficient, STAGES, BLOCK_N, EVEN_KEYS, STEADY
+    )
     if STEADY:
-        decided, verdicts = barriers[4], barriers[5]
         LINE: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
         too_low = gl.max(gl.where(total < _LARGEST_SUM, 0, 1), 0)
-        verdicts.slice(ME, 1).store(gl.full([1], too_low, gl.int32, LINE))
-        mbarrier.arrive(decided, count=1)
-        if _is_decided(barriers, 4):
-            acc, total = _consume_pass(given, place[3] + 1, ME, STAGES, BLOCK_N, EVEN_KEYS, False)
+        barriers[5].index(turn).slice(ME, 1).store(gl.full([1], too_low, gl.int32, LINE))
     q_buffer.store((acc * (1.0 / total)[:, None]).to(dtype))  # every product with these queries is done
     fence_async_shared()
     block = q_buffer.reshape(out_desc.block_shape)
-    _store(out_desc, [place[0], place[2] + ME * _ROWS, place[1], 0], block)
+    _store(out_desc, [b, first_row + ME * _ROWS, h, 0], block)
     tma.store_wait(0)
+    mbarrier.arrive(barriers[1].index(slot), count=1)
 
 
 @gluon.jit
@@ -201,21 +291,22 @@ def _sums_by_column(p):
 
 
 @gluon.jit
-def _consume_pass(
-    given,
+def _pass(
+    q_buffer,
+    buffers,
+    barriers,
     begun,
-    ME: gl.constexpr,
+    steps,
+    keys_left,
+    coefficient,
     STAGES: gl.constexpr,
     BLOCK_N: gl.constexpr,
     EVEN_KEYS: gl.constexpr,
     STEADY: gl.constexpr,
 ):
-    """All keys once. begun: how many pairs were loaded before. The unnormalised output and the sums of its rows."""
-    _, buffers, barriers, place, keys_left, coefficient = given
-    q_buffers, k_buffers, v_buffers = buffers
-    k_full, v_full, empty = barriers[1], barriers[2], barriers[3]
-    steps = place[3]
-    q_buffer = q_buffers.index(ME)
+    """All keys of a head. keys_left: of the first tile. The unnormalised output and the sums of its rows."""
+    _, k_buffers, v_buffers = buffers
+    k_full, v_full, empty = barriers[2], barriers[3], barriers[4]
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
     OUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, _D, 16])
     WEIGHTS: gl.constexpr = gl.DotOperandLayout(0, OUT, 2)
@@ -273,7 +364,7 @@ def _consume_pass(
 
 
 # a kernel for every number of keys, and for every layout of temperatures, is none the faster
-@gluon.jit(do_not_specialize=["num_keys", "temperature_strides", "heads", "threes", "twos", "ones"])
+@gluon.jit(do_not_specialize=["num_keys", "temperature_strides", "turns", "pieces", "heads", "threes", "twos", "ones"])
 def _self_attention_kernel(
     q_desc,
     k_desc,
@@ -283,6 +374,8 @@ def _self_attention_kernel(
     temperature_strides,
     scale,
     num_keys,
+    turns,
+    pieces,
     heads,
     threes,
     twos,
@@ -291,64 +384,37 @@ def _self_attention_kernel(
     STAGES: gl.constexpr,
     BLOCK_N: gl.constexpr,
     REGISTERS: gl.constexpr,
+    TURNS: gl.constexpr,
     HAS_TEMPERATURE: gl.constexpr,
     EVEN_KEYS: gl.constexpr,
     STEADY: gl.constexpr,
 ):
-    """One program: up to 64 * CONSUMERS queries of one row and head against all of its keys.
+    """One program: pieces of up to 64 * CONSUMERS queries of a row and head against all of its keys, one after another.
 
-    Of every head's blocks of 64 queries so many programs take three each, so many two, and so many one; those that take
-    three come first. Descriptors are of [B, length, H, D]. REGISTERS: of a thread of the consumers but the first, which
-    has what is left.
+    Of every head's blocks of 64 queries so many pieces take three each, so many two, and so many one. turns: the most
+    pieces that a program has, at most TURNS. Descriptors are of [B, length, H, D]. REGISTERS: of a thread of the
+    consumers but the first, which has what is left.
     """
-    coefficient = gl.cast(scale, gl.float32) * _LOG2_E  # under torch.compile a Python float arrives as float64
-    program = gl.program_id(0)
-    groups = gl.num_programs(0) // (threes + twos + ones)  # heads of all rows
-    size = 3
-    each = threes
-    first_block = 0
-    if program >= groups * threes:
-        program -= groups * threes
-        size = 2
-        each = twos
-        first_block = 3 * threes
-        if program >= groups * twos:
-            program -= groups * twos
-            size = 1
-            each = ones
-            first_block += 2 * twos
-    group = program // each
-    h = group % heads
-    b = group // heads
-    first_row = (first_block + size * (program % each)) * _ROWS
-    if HAS_TEMPERATURE:
-        tau = gl.load(temperature_ptr + b.to(gl.int64) * temperature_strides[0] + h * temperature_strides[1])
-        # written so that NaN takes the bound too: nobody has looked at this value
-        coefficient = coefficient / gl.where(tau > _MIN_TEMPERATURE, tau, _MIN_TEMPERATURE)
-    # -inf * 0 of a masked key would be NaN: a factor that underflowed must not be zero
-    coefficient = gl.maximum(coefficient, 1e-30)
-    steps = (num_keys + BLOCK_N - 1) // BLOCK_N
-    keys_left = num_keys - (steps - 1) * BLOCK_N
-    first_tile = steps - 1  # the ragged one: it alone is masked
-    if EVEN_KEYS:
-        first_tile = gl.minimum((first_row + size * (_ROWS // 2)) // BLOCK_N, steps - 1)
-
     dtype: gl.constexpr = q_desc.dtype
     QUERIES: gl.constexpr = gl.NVMMASharedLayout.get_default_for([_ROWS, _D], dtype)
     KEYS: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK_N, _D], dtype)
-    q_buffers = gl.allocate_shared_memory(dtype, [CONSUMERS, _ROWS, _D], QUERIES)
+    q_buffers = gl.allocate_shared_memory(dtype, [2 * CONSUMERS, _ROWS, _D], QUERIES)
     k_buffers = gl.allocate_shared_memory(dtype, [STAGES, BLOCK_N, _D], KEYS)
     v_buffers = gl.allocate_shared_memory(dtype, [STAGES, BLOCK_N, _D], KEYS)
-    q_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    q_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    q_empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    decided = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    verdicts = gl.allocate_shared_memory(gl.int32, [4], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    through = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    too_low = gl.allocate_shared_memory(gl.int32, [TURNS, 4], gl.SwizzledSharedLayout(1, 1, 1, [0]))
     if STEADY:
-        verdicts.store(gl.full([4], 0, gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
-        mbarrier.init(decided, count=CONSUMERS)
-    mbarrier.init(q_full, count=1)
+        for turn in range(turns):
+            too_low.index(turn).store(gl.full([4], 0, gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
+        mbarrier.init(through, count=CONSUMERS)
+    for i in gl.static_range(2):
+        mbarrier.init(q_full.index(i), count=1)
+        mbarrier.init(q_empty.index(i), count=CONSUMERS)
     for i in gl.static_range(STAGES):
         mbarrier.init(k_full.index(i), count=1)
         mbarrier.init(v_full.index(i), count=1)
@@ -356,15 +422,15 @@ def _self_attention_kernel(
     fence_async_shared()
 
     buffers = (q_buffers, k_buffers, v_buffers)
-    barriers = (q_full, k_full, v_full, empty, decided, verdicts)
-    place = (b, h, first_row, steps, first_tile, size)
-    given = (out_desc, buffers, barriers, place, keys_left, coefficient)
-    loads = (q_desc, k_desc, v_desc, buffers, barriers, place)
+    barriers = (q_full, q_empty, k_full, v_full, empty, too_low, through)
+    work = (pieces, heads, threes, twos, ones, num_keys)
+    given = (out_desc, buffers, barriers, work, turns, temperature_ptr, temperature_strides, scale)
+    loads = (q_desc, k_desc, v_desc, buffers, barriers, work, turns)
     if CONSUMERS == 1:
         gl.warp_specialize(
             [
-                (_consume, (given, 0, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
-                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N, STEADY)),
+                (_consume, (given, 0, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, HAS_TEMPERATURE, STEADY)),
+                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
             ],
             [1],
             [_PRODUCER_REGISTERS],
@@ -372,9 +438,9 @@ def _self_attention_kernel(
     elif CONSUMERS == 2:
         gl.warp_specialize(
             [
-                (_consume, (given, 0, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
-                (_consume, (given, 1, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
-                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N, STEADY)),
+                (_consume, (given, 0, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, HAS_TEMPERATURE, STEADY)),
+                (_consume, (given, 1, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, HAS_TEMPERATURE, STEADY)),
+                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
             ],
             [4, 1],
             [REGISTERS, _PRODUCER_REGISTERS],
@@ -382,10 +448,10 @@ def _self_attention_kernel(
     else:
         gl.warp_specialize(
             [
-                (_consume, (given, 0, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
-                (_consume, (given, 1, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
-                (_consume, (given, 2, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
-                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N, STEADY)),
+                (_consume, (given, 0, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, HAS_TEMPERATURE, STEADY)),
+                (_consume, (given, 1, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, HAS_TEMPERATURE, STEADY)),
+                (_consume, (given, 2, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, HAS_TEMPERATURE, STEADY)),
+                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
             ],
             [4, 4, 1],
             [REGISTERS, REGISTERS, _PRODUCER_REGISTERS],
@@ -455,9 +521,17 @@ def describe_self_attention(
             maxnreg=tiles.max_registers,
         )
         return Launch(lone, grid, arguments)
-    threes, twos, ones = shares(triton.cdiv(queries, ROWS), batch * heads, consumers, _processors(q.device))
-    grid = (batch * heads * (threes + twos + ones), 1, 1)
+    programs = _processors(q.device) * (2 if consumers == 1 else 1)
+    threes, twos, ones = shares(triton.cdiv(queries, ROWS), batch * heads, consumers, programs)
+    pieces = batch * heads * (threes + twos + ones)
+    turns = triton.cdiv(pieces, programs)
+    if turns > _TURNS:
+        turns, programs = _TURNS, triton.cdiv(pieces, _TURNS)
+    grid = (min(pieces, programs), 1, 1)
     arguments |= dict(
+        turns=turns,
+        pieces=pieces,
+        TURNS=_TURNS,
         heads=heads,
         threes=threes,
         twos=twos,
@@ -489,10 +563,12 @@ def shares(blocks: int, groups: int, consumers: int, processors: int) -> tuple[i
     for threes in range(blocks // 3, max(-1, blocks // 3 - 8), -1):
         for twos in range(min((blocks - 3 * threes) // 2, 4) + 1):
             ones = blocks - 3 * threes - 2 * twos
+            sizes = [3] * threes * groups + [2] * twos * groups + [1] * ones * groups
             ends = [0.0] * processors
-            for size, count in ((3, threes), (2, twos), (1, ones)):
-                for _ in range(count * groups):
-                    heapq.heapreplace(ends, ends[0] + _TIMES[size])
+            for turn in range(0, len(sizes), processors):
+                times = [_TIMES[size] for size in sizes[turn : turn + processors]]
+                times += [0.0] * (processors - len(times))
+                ends = [end + time for end, time in zip(reversed(ends), times, strict=True)]
             if best is None or max(ends) < best[0] - 1e-9:
                 best = max(ends), (threes, twos, ones)
     assert best is not None

@@ -432,6 +432,11 @@ def _emulated(argument: Any) -> Any:
     return Pointer(argument) if isinstance(argument, Tensor) else argument
 
 
+def _maximum(a, b):
+    a = torch.as_tensor(a)
+    return torch.maximum(a, torch.as_tensor(b, dtype=a.dtype))
+
+
 def _language(program: _Program) -> dict[str, Any]:
     """What a kernel's module imports."""
 
@@ -472,7 +477,7 @@ def _language(program: _Program) -> dict[str, Any]:
         exp2=torch.exp2,
         max=lambda x, axis: x.amax(axis),
         sum=lambda x, axis: x.sum(axis),
-        maximum=lambda a, b: torch.maximum(a, torch.as_tensor(b, dtype=a.dtype)),
+        maximum=_maximum,
         convert_layout=lambda value, layout: value,
         allocate_shared_memory=lambda dtype, shape, layout=None: program.allocate(dtype, shape),
         warp_specialize=lambda functions, warps, registers: program.specialize(functions),
