@@ -210,7 +210,7 @@ class _Program:
     # what the kernel's functions come to
 
     def allocate(self, dtype: torch.dtype, shape) -> Shared:
-        values = torch.full(tuple(int(n) for n in shape), -1 if not dtype.is_floating_point else torch.nan, dtype=dtype)
+        values = torch.full(tuple(int(n) for n in shape), torch.nan if dtype.is_floating_point else 1, dtype=dtype)
         self._memories.append(_Memory(values))
         return Shared(self, self._memories[-1], values)
 
