@@ -371,7 +371,7 @@ def describe_cross_attention(
         num_stages=tiles.num_stages,
         enable_fp_fusion=True,
     )  # fmt: skip
-    if tiles.max_registers:
+    if tiles.max_registers and not votes:  # a limit that a given map keeps is one that a vote would spill under
         arguments["maxnreg"] = tiles.max_registers
     blocks = triton.cdiv(queries, tiles.block_m)
     if form == "prompt":
