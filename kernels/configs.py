@@ -110,7 +110,8 @@ def held_groups(architecture: str, head_dim: int, element_size: int, tokens: int
     groups = -(-tokens // width)
     room = (20 if groups == 1 else 60) << 10
     fits = groups <= 4 and 2 * groups * width * head_dim * element_size <= room
-    return groups if fits and architecture in ("sm_90", "sm_100", "sm_103", "cpu") else 0
+    roomy = ("sm_90", "cpu") if groups == 1 else ("sm_90", "sm_100", "sm_103", "cpu")
+    return groups if fits and architecture in roomy else 0
 
 
 @functools.cache
