@@ -255,10 +255,10 @@ def launch_cross_attention(
 
     form and tiles None are the table's.
     """
-    given = dict(locals())
     if out.numel() == 0:
         return
     tensors = (q, k, v, entity_bits, affinity, log_weights, hidden_weight, owner, out, owner_out, affinity_out)
+    # lists made into tuples: generators cost twice as much, and this is every layer's way
     pointers = tuple([None if tensor is None else tensor.data_ptr() for tensor in tensors])
     key = (
         q.get_device(),
@@ -271,10 +271,29 @@ def launch_cross_attention(
         renormalize,
         form,
         tiles,
-        alignment(*pointers),
+        alignment(pointers),
         generation(),
     )
-    _plans.launch(key, pointers, float(scale), lambda: describe_cross_attention(**given))
+    if not _plans.launch(key, pointers, scale):
+        launch = describe_cross_attention(
+            q=q,
+            k=k,
+            v=v,
+            entity_bits=entity_bits,
+            affinity=affinity,
+            log_weights=log_weights,
+            hidden_weight=hidden_weight,
+            owner=owner,
+            share_heads=share_heads,
+            renormalize=renormalize,
+            scale=scale,
+            out=out,
+            owner_out=owner_out,
+            affinity_out=affinity_out,
+            form=form,
+            tiles=tiles,
+        )
+        _plans.make(key, launch)
 
 
 def describe_cross_attention(
