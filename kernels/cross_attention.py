@@ -37,7 +37,7 @@ from attnmod.kernels.configs import (
     cross_attention_form,
     cross_attention_tiles,
     generation,
-    held_groups,
+    heads_ahead,
     precision,
     sweep_tiles,
     token_tiles,
@@ -388,7 +388,7 @@ def describe_cross_attention(
         num_heads=heads,
         heads_per_program=heads_per_program,
         TOKEN_TILES=group,
-        HELD_GROUPS=held_groups(device, head_dim, q.element_size(), tokens, sum(width for _, width in group)),
+        ONE_GROUP=heads_ahead(device, head_dim, q.element_size(), tokens, sum(width for _, width in group)),
         SHARE_HEADS=heads_vote_together,
         RETURN_AFFINITY=affinity_out is not None,
     )
