@@ -28,7 +28,7 @@ OPS = ("self_attention", "cross_attention")
 # See `_self_attention_kernel`.
 SOFTMAX_OPTIONS = ("overlap", "lazy_rescale", "polynomial", "skip")
 # See `gluon/self_attention.py`.
-GLUON_OPTIONS = ("ping_pong", "alone", "steady")
+GLUON_OPTIONS = ("alone", "steady")
 
 Key = tuple[str, str, int, str]  # op, architecture, padded head dim, class of shape
 

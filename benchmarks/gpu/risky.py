@@ -57,23 +57,16 @@ def _alone(rows: int, block_n: int, stages: int, registers: int, *options: str) 
     return Tiles(rows, block_n, 4, stages, max_registers=registers, options=options, kernel="gluon")
 
 
-# Rows by keys of a tile; the likeliest first.
+# Consumers, or rows, by keys of a tile; the likeliest first.
 GLUON = {
-    "Triton 64 x 64, 3 stages": Tiles(64, 64, 4, 3),
-    "alone 64 x 128, 2 stages, steady": _alone(64, 128, 2, 168, "steady"),
     "3 x 128, 2 stages, steady": _gluon(3, 128, 2, 160, "steady"),
+    "alone 64 x 128, 2 stages, steady": _alone(64, 128, 2, 168, "steady"),
+    "3 x 128, 3 stages, steady": _gluon(3, 128, 3, 160, "steady"),
     "2 x 128, 3 stages, steady": _gluon(2, 128, 3, 240, "steady"),
     "1 x 128, 2 stages, steady": _gluon(1, 128, 2, 232, "steady"),
-    "alone 64 x 128, 2 stages": _alone(64, 128, 2, 168),
-    "alone 64 x 64, 2 stages, steady": _alone(64, 64, 2, 128, "steady"),
-    "alone 64 x 64, 2 stages": _alone(64, 64, 2, 128),
-    "alone 64 x 64, 3 stages, steady": _alone(64, 64, 3, 168, "steady"),
-    "alone 128 x 64, 3 stages, steady": _alone(128, 64, 3, 128, "steady"),
-    "alone 128 x 64, 3 stages": _alone(128, 64, 3, 128),
-    "alone 64 x 128, 3 stages, steady": _alone(64, 128, 3, 240, "steady"),
-    "alone 128 x 128, 3 stages, steady": _alone(128, 128, 3, 240, "steady"),
     "3 x 64, 4 stages, steady": _gluon(3, 64, 4, 160, "steady"),
     "3 x 128, 2 stages": _gluon(3, 128, 2, 160),
+    "Triton 64 x 64, 3 stages, overlap": Tiles(64, 64, 4, 3, options=("overlap",)),
 }
 
 

@@ -6,8 +6,7 @@ The same online softmax as in `kernels/self_attention.py`, in Gluon, where the p
 and when a product is waited for (FlashAttention-3, arXiv 2407.08608). One warp loads tiles of keys and values by TMA
 into a ring in shared memory. Each consumer, a warpgroup of 64 queries, issues the product of its queries with the next
 keys and that of its last exponentials with their values, waits for the first alone, and takes this tile's exponentials
-while the second is computed. With turns ("ping_pong") two consumers issue one after the other, so that one computes
-products while the other takes exponentials.
+while the second is computed.
 
 The tile that may have keys beyond the last is the first one taken, before the loop: no mask is in it, and a tile
 always has a key. What lies beyond an end reads as zero and is not written: the descriptors have the rows of one head
@@ -27,6 +26,9 @@ Shapes: q, out [B, H, M, 64]; k, v [B, H, T, 64]; temperature [B] or [B, H].
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportOperatorIssue=false, reportReturnType=false
 # pyright: reportPossiblyUnboundVariable=false
+
+import functools
+import heapq
 
 import torch
 import triton
@@ -87,33 +89,41 @@ def _produce(
     _produce_pass(loads, 0, STAGES, BLOCK_N)
     if STEADY:  # noqa: SIM102 - compiled without it, the branch must not be there
         if _is_decided(barriers, 1):
-            _produce_pass(loads, place[3], STAGES, BLOCK_N)
+            _produce_pass(loads, place[3] + 1, STAGES, BLOCK_N)
 
 
 @gluon.jit
 def _produce_pass(loads, begun, STAGES: gl.constexpr, BLOCK_N: gl.constexpr):
-    """Keys and values, a tile after another from the first, around the end. begun: how many were loaded before."""
+    """A tile's keys with the values of the tile before, from the first tile, around the end.
+
+    begun: how many such pairs were loaded before.
+    """
+    BYTES: gl.constexpr = BLOCK_N * _D * 2
     _, k_desc, v_desc, buffers, barriers, place = loads
     _, k_buffers, v_buffers = buffers
-    k_full, k_empty, v_full, v_empty = barriers[1], barriers[2], barriers[3], barriers[4]
-    b, h, _, steps, first_tile = place
-    for i in range(steps):
+    k_full, v_full, empty = barriers[1], barriers[2], barriers[3]
+    b, h, _, steps, first_tile, _ = place
+    for i in range(steps + 1):
         stage = (begun + i) % STAGES
-        before = (((begun + i) // STAGES) & 1) ^ 1
         tile = first_tile + i
-        first_key = (tile - gl.where(tile >= steps, steps, 0)) * BLOCK_N
-        mbarrier.wait(k_empty.index(stage), before)
-        mbarrier.expect(k_full.index(stage), BLOCK_N * _D * 2)
-        _fetch(k_desc, b, h, first_key, k_full.index(stage), k_buffers.index(stage))
-        mbarrier.wait(v_empty.index(stage), before)
-        mbarrier.expect(v_full.index(stage), BLOCK_N * _D * 2)
-        _fetch(v_desc, b, h, first_key, v_full.index(stage), v_buffers.index(stage))
+        mbarrier.wait(empty.index(stage), (((begun + i) // STAGES) & 1) ^ 1)
+        # the first pair has no values and the last no keys: their barriers turn all the same
+        mbarrier.expect(k_full.index(stage), BYTES, pred=i < steps)
+        mbarrier.arrive(k_full.index(stage), count=1, pred=i == steps)
+        mbarrier.expect(v_full.index(stage), BYTES, pred=i > 0)
+        mbarrier.arrive(v_full.index(stage), count=1, pred=i == 0)
+        if i < steps:
+            first_key = (tile - gl.where(tile >= steps, steps, 0)) * BLOCK_N
+            _fetch(k_desc, b, h, first_key, k_full.index(stage), k_buffers.index(stage))
+        if i > 0:
+            first_key = (tile - 1 - gl.where(tile - 1 >= steps, steps, 0)) * BLOCK_N
+            _fetch(v_desc, b, h, first_key, v_full.index(stage), v_buffers.index(stage))
 
 
 @gluon.jit
 def _is_decided(barriers, WARPS: gl.constexpr):
     """Whether any consumer found its steady reference too low, once all have said so."""
-    decided, verdicts = barriers[5], barriers[6]
+    decided, verdicts = barriers[4], barriers[5]
     mbarrier.wait(decided, 0)
     return gl.max(verdicts.load(gl.BlockedLayout([1], [32], [WARPS], [0])), 0) == 1
 
@@ -122,30 +132,61 @@ def _is_decided(barriers, WARPS: gl.constexpr):
 def _consume(
     given,
     ME: gl.constexpr,
-    CONSUMERS: gl.constexpr,
     STAGES: gl.constexpr,
     BLOCK_N: gl.constexpr,
     EVEN_KEYS: gl.constexpr,
-    PING_PONG: gl.constexpr,
     STEADY: gl.constexpr,
 ):
-    """64 queries against all keys. ME: this consumer's number."""
-    out_desc, buffers, barriers, _, place, _, _ = given
+    """64 queries against all keys. ME: this consumer's number; those that the program does not need let tiles pass."""
+    place = given[3]
+    if place[5] > ME:
+        _attend(given, ME, STAGES, BLOCK_N, EVEN_KEYS, STEADY)
+    else:
+        _let_pass(given, STAGES, STEADY)
+
+
+@gluon.jit
+def _let_pass(given, STAGES: gl.constexpr, STEADY: gl.constexpr):
+    """A consumer without queries: the barriers count on it."""
+    barriers, place = given[2], given[3]
+    pairs = place[3] + 1
+    if STEADY:
+        mbarrier.arrive(barriers[4], count=1)
+    _let_pairs_pass(barriers, 0, pairs, STAGES)
+    if STEADY:  # noqa: SIM102 - compiled without it, the branch must not be there
+        if _is_decided(barriers, 4):
+            _let_pairs_pass(barriers, pairs, pairs, STAGES)
+
+
+@gluon.jit
+def _let_pairs_pass(barriers, begun, pairs, STAGES: gl.constexpr):
+    k_full, v_full, empty = barriers[1], barriers[2], barriers[3]
+    for i in range(pairs):
+        stage = (begun + i) % STAGES
+        parity = ((begun + i) // STAGES) & 1
+        mbarrier.wait(k_full.index(stage), parity)
+        mbarrier.wait(v_full.index(stage), parity)
+        mbarrier.arrive(empty.index(stage), count=1)
+
+
+@gluon.jit
+def _attend(
+    given, ME: gl.constexpr, STAGES: gl.constexpr, BLOCK_N: gl.constexpr, EVEN_KEYS: gl.constexpr, STEADY: gl.constexpr
+):
+    """A consumer's queries against all keys, to the output."""
+    out_desc, buffers, barriers, place, _, _ = given
     q_buffer = buffers[0].index(ME)
     dtype: gl.constexpr = q_buffer.dtype
     mbarrier.wait(barriers[0], 0)
-    acc, total = _consume_pass(given, 0, 0, ME, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, STEADY)
+    acc, total = _consume_pass(given, 0, ME, STAGES, BLOCK_N, EVEN_KEYS, STEADY)
     if STEADY:
-        decided, verdicts = barriers[5], barriers[6]
+        decided, verdicts = barriers[4], barriers[5]
         LINE: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
         too_low = gl.max(gl.where(total < _LARGEST_SUM, 0, 1), 0)
         verdicts.slice(ME, 1).store(gl.full([1], too_low, gl.int32, LINE))
         mbarrier.arrive(decided, count=1)
         if _is_decided(barriers, 4):
-            steps = place[3]
-            acc, total = _consume_pass(
-                given, steps, steps - 1, ME, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, False
-            )
+            acc, total = _consume_pass(given, place[3] + 1, ME, STAGES, BLOCK_N, EVEN_KEYS, False)
     q_buffer.store((acc * (1.0 / total)[:, None]).to(dtype))  # every product with these queries is done
     fence_async_shared()
     block = q_buffer.reshape(out_desc.block_shape)
@@ -163,22 +204,18 @@ def _sums_by_column(p):
 def _consume_pass(
     given,
     begun,
-    turns_before,
     ME: gl.constexpr,
-    CONSUMERS: gl.constexpr,
     STAGES: gl.constexpr,
     BLOCK_N: gl.constexpr,
     EVEN_KEYS: gl.constexpr,
-    PING_PONG: gl.constexpr,
     STEADY: gl.constexpr,
 ):
-    """All keys once. begun: how many tiles were loaded before. The unnormalised output and the sums of its rows."""
-    _, buffers, barriers, turns, place, keys_left, coefficient = given
+    """All keys once. begun: how many pairs were loaded before. The unnormalised output and the sums of its rows."""
+    _, buffers, barriers, place, keys_left, coefficient = given
     q_buffers, k_buffers, v_buffers = buffers
-    k_full, k_empty, v_full, v_empty = barriers[1], barriers[2], barriers[3], barriers[4]
+    k_full, v_full, empty = barriers[1], barriers[2], barriers[3]
     steps = place[3]
     q_buffer = q_buffers.index(ME)
-    my_turn, next_turn = turns.index(ME), turns.index((ME + 1) % CONSUMERS)
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
     OUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, _D, 16])
     WEIGHTS: gl.constexpr = gl.DotOperandLayout(0, OUT, 2)
@@ -190,7 +227,7 @@ def _consume_pass(
     mbarrier.wait(k_full.index(stage), (begun // STAGES) & 1)
     product = warpgroup_mma(q_buffer, k_buffers.index(stage).permute((1, 0)), zero, use_acc=False, is_async=True)
     scores = warpgroup_mma_wait(0, deps=(product,))
-    mbarrier.arrive(k_empty.index(stage), count=1)
+    mbarrier.arrive(empty.index(stage), count=1)
     if not EVEN_KEYS:
         offs_n = gl.arange(0, BLOCK_N, gl.SliceLayout(0, SCORES))
         scores = gl.where((offs_n < keys_left)[None, :], scores, float("-inf"))
@@ -202,22 +239,17 @@ def _consume_pass(
     weights = gl.convert_layout(p.to(dtype), WEIGHTS)
     for i in range(1, steps):
         stage = (begun + i) % STAGES
-        last = (begun + i - 1) % STAGES  # of the values that are to be added
-        mbarrier.wait(v_full.index(last), ((begun + i - 1) // STAGES) & 1)
+        parity = ((begun + i) // STAGES) & 1
+        mbarrier.wait(v_full.index(stage), parity)
         if i == 1:
-            mbarrier.wait(k_full.index(stage), ((begun + 1) // STAGES) & 1)
-        if PING_PONG:
-            mbarrier.wait(my_turn, (turns_before + i - 1 + (1 if ME == 0 else 0)) & 1)
+            mbarrier.wait(k_full.index(stage), parity)
         product = warpgroup_mma(q_buffer, k_buffers.index(stage).permute((1, 0)), zero, use_acc=False, is_async=True)
-        added = warpgroup_mma(weights, v_buffers.index(last), acc, is_async=True)
-        if PING_PONG:
-            mbarrier.arrive(next_turn, count=1)
+        added = warpgroup_mma(weights, v_buffers.index(stage), acc, is_async=True)
         scores = warpgroup_mma_wait(1, deps=(product,))  # [64, BLOCK_N]
         if STEADY:
             p = gl.exp2(scores * coefficient - reference[:, None])
             sums = sums + _sums_by_column(p)
         else:
-            mbarrier.arrive(k_empty.index(stage), count=1)
             tile_max = gl.maximum(reference, gl.max(scores, 1) * coefficient)
             p = gl.exp2(scores * coefficient - tile_max[:, None])
             rescale = gl.exp2(reference - tile_max)
@@ -228,22 +260,20 @@ def _consume_pass(
         upcoming = begun + i + 1
         mbarrier.wait(k_full.index(upcoming % STAGES), (upcoming // STAGES) & 1, pred=i + 1 < steps)
         acc, p = warpgroup_mma_wait(0, deps=(added, p))
-        if STEADY:
-            mbarrier.arrive(k_empty.index(stage), count=1)
-        mbarrier.arrive(v_empty.index(last), count=1)
+        mbarrier.arrive(empty.index(stage), count=1)
         if not STEADY:
             acc = acc * gl.convert_layout(rescale, gl.SliceLayout(1, OUT))[:, None]
         weights = gl.convert_layout(p.to(dtype), WEIGHTS)
-    final = begun + steps - 1
-    mbarrier.wait(v_full.index(final % STAGES), (final // STAGES) & 1)
-    added = warpgroup_mma(weights, v_buffers.index(final % STAGES), acc, is_async=True)
+    stage = (begun + steps) % STAGES
+    mbarrier.wait(v_full.index(stage), ((begun + steps) // STAGES) & 1)
+    added = warpgroup_mma(weights, v_buffers.index(stage), acc, is_async=True)
     acc = warpgroup_mma_wait(0, deps=(added,))
-    mbarrier.arrive(v_empty.index(final % STAGES), count=1)
+    mbarrier.arrive(empty.index(stage), count=1)
     return acc, gl.convert_layout(gl.sum(sums, 1), gl.SliceLayout(1, OUT))
 
 
 # a kernel for every number of keys, and for every layout of temperatures, is none the faster
-@gluon.jit(do_not_specialize=["num_keys", "temperature_strides"])
+@gluon.jit(do_not_specialize=["num_keys", "temperature_strides", "heads", "threes", "twos", "ones"])
 def _self_attention_kernel(
     q_desc,
     k_desc,
@@ -253,34 +283,55 @@ def _self_attention_kernel(
     temperature_strides,
     scale,
     num_keys,
+    heads,
+    threes,
+    twos,
+    ones,
     CONSUMERS: gl.constexpr,
     STAGES: gl.constexpr,
     BLOCK_N: gl.constexpr,
     REGISTERS: gl.constexpr,
     HAS_TEMPERATURE: gl.constexpr,
     EVEN_KEYS: gl.constexpr,
-    PING_PONG: gl.constexpr,
     STEADY: gl.constexpr,
 ):
-    """One program: 64 * CONSUMERS queries of one row and head against all of its keys.
+    """One program: up to 64 * CONSUMERS queries of one row and head against all of its keys.
 
-    Descriptors are of [B, length, H, D]. REGISTERS: of a thread of the consumers but the first, which has what is left.
+    Of every head's blocks of 64 queries so many programs take three each, so many two, and so many one; those that take
+    three come first. Descriptors are of [B, length, H, D]. REGISTERS: of a thread of the consumers but the first, which
+    has what is left.
     """
     coefficient = gl.cast(scale, gl.float32) * _LOG2_E  # under torch.compile a Python float arrives as float64
-    h = gl.program_id(1)
-    b = gl.program_id(2)
+    program = gl.program_id(0)
+    groups = gl.num_programs(0) // (threes + twos + ones)  # heads of all rows
+    size = 3
+    each = threes
+    first_block = 0
+    if program >= groups * threes:
+        program -= groups * threes
+        size = 2
+        each = twos
+        first_block = 3 * threes
+        if program >= groups * twos:
+            program -= groups * twos
+            size = 1
+            each = ones
+            first_block += 2 * twos
+    group = program // each
+    h = group % heads
+    b = group // heads
+    first_row = (first_block + size * (program % each)) * _ROWS
     if HAS_TEMPERATURE:
         tau = gl.load(temperature_ptr + b.to(gl.int64) * temperature_strides[0] + h * temperature_strides[1])
         # written so that NaN takes the bound too: nobody has looked at this value
         coefficient = coefficient / gl.where(tau > _MIN_TEMPERATURE, tau, _MIN_TEMPERATURE)
     # -inf * 0 of a masked key would be NaN: a factor that underflowed must not be zero
     coefficient = gl.maximum(coefficient, 1e-30)
-    first_row = gl.program_id(0) * (_ROWS * CONSUMERS)
     steps = (num_keys + BLOCK_N - 1) // BLOCK_N
     keys_left = num_keys - (steps - 1) * BLOCK_N
     first_tile = steps - 1  # the ragged one: it alone is masked
     if EVEN_KEYS:
-        first_tile = gl.minimum((first_row + _ROWS * CONSUMERS // 2) // BLOCK_N, steps - 1)
+        first_tile = gl.minimum((first_row + size * (_ROWS // 2)) // BLOCK_N, steps - 1)
 
     dtype: gl.constexpr = q_desc.dtype
     QUERIES: gl.constexpr = gl.NVMMASharedLayout.get_default_for([_ROWS, _D], dtype)
@@ -289,35 +340,30 @@ def _self_attention_kernel(
     k_buffers = gl.allocate_shared_memory(dtype, [STAGES, BLOCK_N, _D], KEYS)
     v_buffers = gl.allocate_shared_memory(dtype, [STAGES, BLOCK_N, _D], KEYS)
     q_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    turns = gl.allocate_shared_memory(gl.int64, [CONSUMERS, 1], mbarrier.MBarrierLayout())
     k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    k_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     decided = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     verdicts = gl.allocate_shared_memory(gl.int32, [4], gl.SwizzledSharedLayout(1, 1, 1, [0]))
     if STEADY:
         verdicts.store(gl.full([4], 0, gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
         mbarrier.init(decided, count=CONSUMERS)
     mbarrier.init(q_full, count=1)
-    for c in gl.static_range(CONSUMERS):
-        mbarrier.init(turns.index(c), count=1)
     for i in gl.static_range(STAGES):
         mbarrier.init(k_full.index(i), count=1)
         mbarrier.init(v_full.index(i), count=1)
-        mbarrier.init(k_empty.index(i), count=CONSUMERS)
-        mbarrier.init(v_empty.index(i), count=CONSUMERS)
+        mbarrier.init(empty.index(i), count=CONSUMERS)
     fence_async_shared()
 
     buffers = (q_buffers, k_buffers, v_buffers)
-    barriers = (q_full, k_full, k_empty, v_full, v_empty, decided, verdicts)
-    place = (b, h, first_row, steps, first_tile)
-    given = (out_desc, buffers, barriers, turns, place, keys_left, coefficient)
+    barriers = (q_full, k_full, v_full, empty, decided, verdicts)
+    place = (b, h, first_row, steps, first_tile, size)
+    given = (out_desc, buffers, barriers, place, keys_left, coefficient)
     loads = (q_desc, k_desc, v_desc, buffers, barriers, place)
     if CONSUMERS == 1:
         gl.warp_specialize(
             [
-                (_consume, (given, 0, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, STEADY)),
+                (_consume, (given, 0, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
                 (_produce, (loads, CONSUMERS, STAGES, BLOCK_N, STEADY)),
             ],
             [1],
@@ -326,8 +372,8 @@ def _self_attention_kernel(
     elif CONSUMERS == 2:
         gl.warp_specialize(
             [
-                (_consume, (given, 0, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, STEADY)),
-                (_consume, (given, 1, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, STEADY)),
+                (_consume, (given, 0, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
+                (_consume, (given, 1, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
                 (_produce, (loads, CONSUMERS, STAGES, BLOCK_N, STEADY)),
             ],
             [4, 1],
@@ -336,9 +382,9 @@ def _self_attention_kernel(
     else:
         gl.warp_specialize(
             [
-                (_consume, (given, 0, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, STEADY)),
-                (_consume, (given, 1, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, STEADY)),
-                (_consume, (given, 2, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, STEADY)),
+                (_consume, (given, 0, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
+                (_consume, (given, 1, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
+                (_consume, (given, 2, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
                 (_produce, (loads, CONSUMERS, STAGES, BLOCK_N, STEADY)),
             ],
             [4, 4, 1],
@@ -409,14 +455,53 @@ def describe_self_attention(
             maxnreg=tiles.max_registers,
         )
         return Launch(lone, grid, arguments)
+    threes, twos, ones = shares(triton.cdiv(queries, ROWS), batch * heads, consumers, _processors(q.device))
+    grid = (batch * heads * (threes + twos + ones), 1, 1)
     arguments |= dict(
+        heads=heads,
+        threes=threes,
+        twos=twos,
+        ones=ones,
         STEADY="steady" in tiles.options,
         CONSUMERS=consumers,
         REGISTERS=tiles.max_registers,
-        PING_PONG="ping_pong" in tiles.options and consumers > 1,
         maxnreg=registers_at_launch(tiles),
     )
     return Launch(_self_attention_kernel, grid, arguments)
+
+
+# What a program of so many consumers takes, of the time of one of three.
+_TIMES = {3: 1.0, 2: 0.7, 1: 0.45}
+
+
+@functools.cache
+def shares(blocks: int, groups: int, consumers: int, processors: int) -> tuple[int, int, int]:
+    """How many programs take three of a head's blocks, how many two, and how many one, so that all end soonest.
+
+    Programs of three fill a processor, but come in rounds; what does not fill the last round goes in smaller pieces.
+
+    >>> shares(64, 20, 3, 132), shares(16, 40, 3, 132), shares(64, 20, 2, 132), shares(3, 2, 1, 132)
+    ((19, 0, 7), (3, 3, 1), (0, 32, 0), (0, 0, 3))
+    """
+    if consumers < 3:
+        return (0, blocks // 2, blocks % 2) if consumers == 2 else (0, 0, blocks)
+    best = None
+    for threes in range(blocks // 3, max(-1, blocks // 3 - 8), -1):
+        for twos in range(min((blocks - 3 * threes) // 2, 4) + 1):
+            ones = blocks - 3 * threes - 2 * twos
+            ends = [0.0] * processors
+            for size, count in ((3, threes), (2, twos), (1, ones)):
+                for _ in range(count * groups):
+                    heapq.heapreplace(ends, ends[0] + _TIMES[size])
+            if best is None or max(ends) < best[0] - 1e-9:
+                best = max(ends), (threes, twos, ones)
+    assert best is not None
+    return best[1]
+
+
+@functools.cache
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 132
 
 
 def registers_at_launch(tiles: Tiles) -> int:

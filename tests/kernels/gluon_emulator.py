@@ -194,8 +194,8 @@ class _Speeds(dict):
 class _Program:
     """One program of the grid: its shared memory, and what is under way in it."""
 
-    def __init__(self, ids: tuple[int, int, int], seed: int):
-        self.ids, self._draw = ids, random.Random(seed)
+    def __init__(self, ids: tuple[int, int, int], grid: tuple[int, int, int], seed: int):
+        self.ids, self.grid, self._draw = ids, grid, random.Random(seed)
         self.unfenced: list[tuple[threading.Thread, _Use]] = []
         self._uses: list[_Use] = []
         self._copies: list[Any] = []  # generators: each step is a piece
@@ -419,7 +419,7 @@ def emulate(launch: Launch, seed: int, text: str | None = None) -> None:
     arguments = {name: _emulated(launch.arguments[name]) for name in launch.kernel.arg_names}
     for number in range(math.prod(launch.grid)):
         x, y, _ = launch.grid
-        program = _Program((number % x, number // x % y, number // x // y), seed * 1_000_003 + number)
+        program = _Program((number % x, number // x % y, number // x // y), launch.grid, seed * 1_000_003 + number)
         names = constants | _language(program)
         exec(code, names)
         program.run(lambda kernel=names[launch.kernel.__name__]: kernel(**arguments))
@@ -462,6 +462,7 @@ def _language(program: _Program) -> dict[str, Any]:
         full=lambda shape, value, dtype, layout=None: torch.full(tuple(shape), int(value), dtype=dtype),
         static_range=range,
         program_id=lambda axis: torch.tensor(program.ids[axis]),
+        num_programs=lambda axis: program.grid[axis],
         load=lambda pointer: pointer.memory.view(-1)[pointer.offset],
         cast=lambda value, dtype: torch.as_tensor(value, dtype=dtype),
         arange=lambda start, stop, layout=None: torch.arange(start, stop),

@@ -286,7 +286,7 @@ def descriptors(library):
 @pytest.fixture(params=["consumers", "alone"])
 def hopper_tiles(request, monkeypatch):
     """The table prefers a Gluon kernel."""
-    options = ("ping_pong",) if request.param == "consumers" else ("alone", "steady")
+    options = ("steady",) if request.param == "consumers" else ("alone", "steady")
     tiles = tile_table.Tiles(128, 64, 4, 2, max_registers=160, options=options, kernel="gluon")
     table = tile_table.table()
     monkeypatch.setattr(table, "entries", dict(table.entries))

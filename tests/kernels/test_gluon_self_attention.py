@@ -1,6 +1,7 @@
 """The Gluon kernels, emulated: under many schedules against float64, and with what is wrong in them put there."""
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -22,9 +23,8 @@ def alone(rows: int, block_n: int, stages: int, *options: str) -> Tiles:
 
 FORMS = {
     "1 consumer": consumers(1, 128, 3),
-    "2 consumers in turns": consumers(2, 128, 3, "ping_pong"),
     "2 consumers": consumers(2, 64, 2),
-    "3 consumers in turns": consumers(3, 64, 4, "ping_pong"),
+    "3 consumers, 4 stages": consumers(3, 64, 4),
     "3 consumers": consumers(3, 128, 2),
     "3 consumers, steady": consumers(3, 64, 2, "steady"),
     "2 consumers, steady": consumers(2, 128, 3, "steady"),
@@ -44,7 +44,10 @@ def attend(q, k, v, tau, tiles: Tiles, seed: int, text: str | None = None) -> to
     batch, heads, queries, _ = q.shape
     out = torch.full((batch, queries, heads, 64), torch.nan, dtype=q.dtype).transpose(1, 2)
     given = dict(q=q, k=k, v=v, temperature=tau, scale=0.125, out=out, tiles=tiles)
-    emulate(self_attention.describe_self_attention(**given), seed, text)
+    processors = (1, 3, 132)[seed % 3]  # few take as many blocks at once as they can, many one each
+    with mock.patch.object(self_attention, "_processors", lambda device: processors):
+        launch = self_attention.describe_self_attention(**given)
+    emulate(launch, seed, text)
     return out
 
 
@@ -130,17 +133,19 @@ def _text(module) -> str:
 # A wrong phase, stage, index, count, mask or wait: what the emulator is for.
 CONSUMERS_GONE_WRONG = [
     ("(((begun + i) // STAGES) & 1) ^ 1", "((begun + i) // STAGES) & 1"),
-    ("stage = (begun + i) % STAGES\n        before", "stage = (begun + i + 1) % STAGES\n        before"),
+    ("stage = (begun + i) % STAGES\n        tile", "stage = (begun + i + 1) % STAGES\n        tile"),
     ("tile - gl.where(tile >= steps, steps, 0)", "tile"),
-    ("mbarrier.expect(k_full.index(stage), BLOCK_N * _D * 2)", "mbarrier.expect(k_full.index(stage), BLOCK_N * _D)"),
-    ("        mbarrier.wait(k_empty.index(stage), before)\n", ""),
-    ("        mbarrier.wait(v_empty.index(stage), before)\n", ""),
-    ("mbarrier.init(k_empty.index(i), count=CONSUMERS)", "mbarrier.init(k_empty.index(i), count=1)"),
-    ("mbarrier.init(v_empty.index(i), count=CONSUMERS)", "mbarrier.init(v_empty.index(i), count=CONSUMERS + 1)"),
-    ("mbarrier.arrive(k_empty.index(stage), count=1)", "pass"),
-    ("        mbarrier.arrive(v_empty.index(last), count=1)\n", ""),
-    ("(begun + i - 1) // STAGES) & 1)\n", "(begun + i) // STAGES) & 1)\n"),
-    ("    mbarrier.wait(v_full.index(final % STAGES), (final // STAGES) & 1)\n", ""),
+    ("tile - 1 - gl.where(tile - 1 >= steps, steps, 0)", "tile - 1"),
+    ("BYTES: gl.constexpr = BLOCK_N * _D * 2", "BYTES: gl.constexpr = BLOCK_N * _D"),
+    ("mbarrier.wait(empty.index(stage), ", "max(0, "),
+    ("mbarrier.init(empty.index(i), count=CONSUMERS)", "mbarrier.init(empty.index(i), count=1)"),
+    ("mbarrier.init(empty.index(i), count=CONSUMERS)", "mbarrier.init(empty.index(i), count=CONSUMERS + 1)"),
+    ("        mbarrier.arrive(empty.index(stage), count=1)\n", "        pass\n"),
+    ("        mbarrier.arrive(k_full.index(stage), count=1, pred=i == steps)\n", ""),
+    ("        mbarrier.arrive(v_full.index(stage), count=1, pred=i == 0)\n", ""),
+    ("        mbarrier.wait(v_full.index(stage), parity)\n", ""),
+    ("mbarrier.wait(v_full.index(stage), ((begun + steps) // STAGES) & 1)", "pass"),
+    ("mbarrier.wait(k_full.index(stage), (begun // STAGES) & 1)", "pass"),
     ("(upcoming // STAGES) & 1, pred", "((upcoming + 1) // STAGES) & 1, pred"),
     ("warpgroup_mma_wait(1, deps=(product,))", "warpgroup_mma_wait(2, deps=(product,))"),
     ("warpgroup_mma_wait(0, deps=(added, p))", "warpgroup_mma_wait(1, deps=(added, p))"),
@@ -150,14 +155,18 @@ CONSUMERS_GONE_WRONG = [
     ("place[2] + ME * _ROWS", "place[2]"),
     ("    mbarrier.wait(decided, 0)\n", ""),
     ("mbarrier.init(decided, count=CONSUMERS)", "mbarrier.init(decided, count=1)"),
-    ("_produce_pass(loads, place[3], STAGES, BLOCK_N)", "_produce_pass(loads, 0, STAGES, BLOCK_N)"),
+    ("_produce_pass(loads, place[3] + 1, STAGES, BLOCK_N)", "_produce_pass(loads, 0, STAGES, BLOCK_N)"),
     ("verdicts.slice(ME, 1)", "verdicts.slice(0, 1)"),
-    ("given, steps, steps - 1, ME", "given, 0, steps - 1, ME"),
-    ("    mbarrier.arrive(v_empty.index(final % STAGES), count=1)\n", ""),
+    ("given, place[3] + 1, ME", "given, 0, ME"),
     ("    tma.store_wait(0)\n", ""),
     ("        acc = acc * gl.convert_layout(rescale", "        acc = acc * gl.convert_layout(1.0 + 0.0 * rescale"),
-    ("(1 if ME == 0 else 0)", "0"),
-    ("turns.index((ME + 1) % CONSUMERS)", "turns.index(ME)"),
+    ("place[5] > ME", "place[5] > ME + 1"),
+    ("program -= groups * threes", "program -= threes"),
+    ("first_block += 2 * twos", "first_block += twos"),
+    ("first_block = 3 * threes", "first_block = 2 * threes"),
+    ("h = group % heads", "h = group // heads"),
+    ("_let_pairs_pass(barriers, pairs, pairs, STAGES)", "_let_pairs_pass(barriers, 0, pairs, STAGES)"),
+    ("        mbarrier.arrive(barriers[4], count=1)\n", "        pass\n"),
 ]
 ALONE_GONE_WRONG = [
     ("tile -= gl.where(tile >= steps, steps, 0)", "tile -= 0"),
@@ -183,7 +192,7 @@ def test_a_wrong_consumer_or_producer_is_told_of(right, wrong):
     text = _text(self_attention)
     assert right in text
     mutant = text.replace(right, wrong)
-    assert any(_fails(tiles, mutant, seed) for tiles in list(FORMS.values())[:7] for seed in range(6))
+    assert any(_fails(tiles, mutant, seed) for tiles in list(FORMS.values())[:6] for seed in range(6))
 
 
 @pytest.mark.parametrize(("right", "wrong"), ALONE_GONE_WRONG, ids=lambda text: " ".join(text.split())[:40])
@@ -191,17 +200,19 @@ def test_a_wrong_lone_warpgroup_is_told_of(right, wrong):
     text = _text(lone_warpgroup)
     assert right in text
     mutant = text.replace(right, wrong)
-    assert any(_fails(tiles, mutant, seed) for tiles in list(FORMS.values())[7:] for seed in range(4))
+    assert any(_fails(tiles, mutant, seed) for tiles in list(FORMS.values())[6:] for seed in range(4))
 
 
 def _fails(tiles: Tiles, text: str, seed: int) -> bool:
     generator = torch.Generator().manual_seed(seed)
     keys = 700 if seed % 2 else 640
-    q, k, v = (projected(length, 1, torch.float16, generator) for length in (200, keys, keys))
-    if seed % 2:  # all scores are far below that of a key of zeros
+    q, k, v = (projected(length, 1, torch.float16, generator) for length in (300, keys, keys))
+    if seed == 3:  # one row of the first block alone outgrows its reference
+        k[:, :, 600] = 2 * q[:, :, 5]
+    elif seed % 2:  # all scores are far below that of a key of zeros
         q, k = q.abs(), -k.abs()
     try:
-        check(q, k, v, torch.tensor([1.0, 0.02]), tiles, seed, text)
-    except (AssertionError, Deadlock, Hazard):
+        check(q, k, v, torch.tensor([1.0, 0.4 if seed == 3 else 0.02]), tiles, seed, text)
+    except (AssertionError, Deadlock, Hazard, IndexError, RuntimeError):
         return True
     return False
