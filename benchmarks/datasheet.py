@@ -173,7 +173,8 @@ def faults(row: dict, ceilings: dict[str, int]) -> list[str]:
         if ceiling is not None and row["spill_bytes"] > ceiling:
             found.append(f"spills {row['spill_bytes']} bytes, where {ceiling} were recorded")
         return [f"{name}: {fault}" for fault in found]
-    if row["spill_bytes"] or row["spills"]:
+    # a limit of registers is in the table where a measurement weighed what it spills against another block
+    if (row["spill_bytes"] or row["spills"]) and "maxnreg" not in row["tiles"]:
         found.append(f"spills {row['spill_bytes']} bytes in {row['spills']} instructions")
     if row["fp64"]:
         found.append(f"has {row['fp64']} float64 instructions")
