@@ -8,6 +8,7 @@ graph. A caller that made its tensors itself, such as the sampler, comes in by `
 Importing this module needs torch alone. Triton is imported when it first has something to compute.
 """
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -332,7 +333,8 @@ def _launch(launch: Callable[..., None], arguments: dict[str, Any]) -> None:
 
 
 def _cross_attention_in_torch(compute: Callable[..., Tensor | tuple[Tensor, ...]], q, k, v, **options) -> list[Tensor]:
-    with torch.autocast(q.device.type, enabled=False):  # q, k and v have its dtype; what is derived from them must not
+    # q, k and v have autocast's dtype; what is derived from them must not. It knows no meta tensors.
+    with contextlib.nullcontext() if q.device.type == "meta" else torch.autocast(q.device.type, enabled=False):
         results = compute(q, k, v, **options)
     out, *rest = results if isinstance(results, tuple) else (results,)
     return [_laid_out(out), *rest]
