@@ -61,7 +61,7 @@ _PRODUCER_REGISTERS = gl.constexpr(PRODUCER_REGISTERS)
 _LOG2_E = gl.constexpr(1.4426950408889634)
 _MIN_TEMPERATURE = gl.constexpr(MIN_TEMPERATURE)
 # In log2: how far a steady reference is above the first tile's maximum; and the sum that shows that nothing overflowed.
-_MARGIN = gl.constexpr(6.0)
+_MARGIN = gl.constexpr(3.0)
 _LARGEST_SUM = gl.constexpr(32768.0)
 
 

@@ -45,7 +45,7 @@ def attend(q, k, v, tau, tiles: Tiles, seed: int, text: str | None = None) -> to
     out = torch.full((batch, queries, heads, 64), torch.nan, dtype=q.dtype).transpose(1, 2)
     given = dict(q=q, k=k, v=v, temperature=tau, scale=0.125, out=out, tiles=tiles)
     processors = (1, 3, 132)[seed % 3]  # few take as many blocks at once as they can, many one each
-    with mock.patch.object(self_attention, "_processors", lambda device: processors):
+    with mock.patch.object(self_attention, "_processors", return_value=processors):
         launch = self_attention.describe_self_attention(**given)
     emulate(launch, seed, text)
     return out
