@@ -38,6 +38,7 @@ FLOOR = 4.5
 _F16, _BF16, _F32 = torch.float16, torch.bfloat16, torch.float32
 
 _CANDIDATE_ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+_COMBINATION_ARCHITECTURES = ("sm_90",)
 _CANDIDATE_OPTIONS = (
     ("overlap",),
     ("lazy_rescale",),
@@ -172,15 +173,16 @@ def faults(row: dict, ceilings: dict[str, int]) -> list[str]:
         if ceiling is not None and row["spill_bytes"] > ceiling:
             found.append(f"spills {row['spill_bytes']} bytes, where {ceiling} were recorded")
         return [f"{name}: {fault}" for fault in found]
-    if row["spill_bytes"] or row["spills"]:
+    # a limit of registers is in the table where a measurement weighed what it spills against another block
+    if (row["spill_bytes"] or row["spills"]) and "maxnreg" not in row["tiles"]:
         found.append(f"spills {row['spill_bytes']} bytes in {row['spills']} instructions")
     if row["fp64"]:
         found.append(f"has {row['fp64']} float64 instructions")
     if row["architecture"] == "sm_90" and not row["matrix"].get("HGMMA"):
         found.append(f"has no HGMMA: {row['matrix'] or 'no matrix instruction at all'}")
     allowed = _allowed_columns(row["kernel"])
-    # a thread takes a few more for its rows' own factors
-    if allowed and row["columns_of_exponentials"] > allowed + 8:
+    # a thread takes a few more for its rows' own factors: one in ten
+    if allowed and row["columns_of_exponentials"] > 1.1 * allowed:
         found.append(f"takes exponentials for {row['columns_of_exponentials']} columns, more than {allowed}")
     if row["kernel"].startswith("self") and row["load_distance"] == 0:
         found.append("waits for keys and values that it has just asked for: no product between a load and its wait")
@@ -192,12 +194,19 @@ def sheet(cases: list[Case], architectures: list[str], jobs: int) -> list[dict]:
         (case, architecture)
         for architecture in architectures
         for case in cases
-        if case.candidate is None or architecture in _CANDIDATE_ARCHITECTURES
+        if architecture in _architectures_of(case)
     ]
     if jobs == 1:
         return [_measure_pair(pair) for pair in pairs]
     with ProcessPoolExecutor(jobs) as pool:
         return list(pool.map(_measure_pair, pairs))
+
+
+def _architectures_of(case: Case) -> tuple[str, ...]:
+    """Candidates and combinations are compiled for fewer."""
+    if case.candidate is not None:
+        return _CANDIDATE_ARCHITECTURES
+    return ARCHITECTURES if case.weights is None else _COMBINATION_ARCHITECTURES
 
 
 def table(rows: list[dict]) -> str:
@@ -298,9 +307,13 @@ def _warps(launch: Launch) -> int:
 
 
 def _tiles(launch: Launch) -> str:
-    names = {"BLOCK_M": "m", "BLOCK_N": "n", "num_warps": "warps", "num_stages": "stages"}
-    words = [f"{short}={launch.arguments[name]}" for name, short in names.items() if name in launch.arguments]
-    words += [name for name in ("OVERLAP", "LAZY_RESCALE", "POLYNOMIAL", "SKIP") if launch.arguments.get(name)]
+    names = {"BLOCK_M": "m", "BLOCK_N": "n", "num_warps": "warps", "num_stages": "stages", "STAGES": "stages"}
+    names["blocks_per_program"] = "blocks"
+    words = ["gluon"] if launch.kernel.is_gluon() else []
+    words += [f"{short}={launch.arguments[name]}" for name, short in names.items() if name in launch.arguments]
+    words += [
+        name for name in ("OVERLAP", "LAZY_RESCALE", "POLYNOMIAL", "SKIP", "STEADY") if launch.arguments.get(name)
+    ]
     words += [f"maxnreg={launch.arguments['maxnreg']}"] if "maxnreg" in launch.arguments else []
     return " ".join(words).lower()
 
@@ -314,7 +327,9 @@ def _computed_columns(launch: Launch) -> int:
 
 def _per_score(architecture: str, case: Case, launch: Launch, code: MachineCode) -> float:
     threads = _warps(launch) * (64 if architecture.startswith("gfx") else 32)
-    body = sum(loop["instructions"] for loop in code.loops) or code.instructions
+    loops = [loop["instructions"] for loop in code.loops]
+    # of self-attention's loops one runs: the other repeats what a steady reference was too low for
+    body = (min(loops) if case.op == "self" else sum(loops)) if loops else code.instructions
     return body * threads / (_rows(launch) * _computed_columns(launch))
 
 
@@ -349,7 +364,7 @@ _SETS = {
     "sdxl": sdxl_cases,
     "candidates": candidate_cases,
     "combinations": combination_cases,
-    "all": lambda: all_cases() + candidate_cases(),
+    "all": lambda: all_cases() + candidate_cases() + combination_cases(),
 }
 
 if __name__ == "__main__":

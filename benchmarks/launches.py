@@ -11,6 +11,8 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.experimental.gluon._runtime import GluonASTSource
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from attnmod.kernels.configs import Tiles
 from attnmod.kernels.cross_attention import describe_cross_attention
@@ -78,11 +80,18 @@ def compile_launch(launch: Launch, architecture: str, scale_type: str = "fp32"):
         value = arguments.pop(parameter.name)
         if parameter.is_constexpr:
             signature[parameter.name], constants[parameter.name] = "constexpr", value
+        elif parameter.do_not_specialize:
+            signature[parameter.name] = _unspecialised(value)
         else:
             signature[parameter.name] = _describe((index,), value, constants, attributes, target.backend)
     signature["scale"] = scale_type
-    source = ASTSource(fn=launch.kernel, signature=signature, constexprs=constants, attrs=attributes)
+    kind = GluonASTSource if launch.kernel.is_gluon() else ASTSource
+    source = kind(fn=launch.kernel, signature=signature, constexprs=constants, attrs=attributes)
     return triton.compile(source, target=target, options=arguments)
+
+
+def _unspecialised(value):
+    return tuple(_unspecialised(item) for item in value) if isinstance(value, tuple) else "i32"
 
 
 def _target(architecture: str) -> GPUTarget:
@@ -100,6 +109,9 @@ def _describe(path: tuple[int, ...], value, constants: dict, attributes: dict, b
         return "constexpr"
     if isinstance(value, float):
         return "fp32"
+    if isinstance(value, TensorDescriptor):
+        element = _TYPES[value.base.dtype].removeprefix("*")
+        return f"tensordesc<{element}{list(value.block_shape)},{value.layout!r}>"
     if isinstance(value, torch.Tensor):
         attributes[path] = [["tt.divisibility", 16]]
         if backend == "hip":  # tensors under 2 GiB, whose offsets fit a buffer instruction

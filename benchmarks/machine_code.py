@@ -140,11 +140,15 @@ def load_distance(body: list[_Instruction], code: list[_Instruction]) -> int:
     """The fewest products that a loop issues between a load from global memory and the wait for it; -1 without a load.
 
     Zero is a loop that waits for what it has just asked for. Loads are asynchronous copies, whose groups are waited for
-    in order (LDGDEPBAR and DEPBAR on NVIDIA, vmcnt on AMD); copies by descriptors (UTMALDG), as many loops ahead as
-    were issued before the loop; and loads into registers, waited for by the first instruction that reads one of them.
+    in order (LDGDEPBAR and DEPBAR on NVIDIA, vmcnt on AMD); copies by descriptors (UTMALDG), as many passes ahead as
+    were issued on the way into the loop, that of the queries among them; and loads into registers, waited for by the
+    first instruction that reads one of them.
     """
     if descriptors := sum("UTMALDG" in instruction.text for instruction in body):
-        ahead = sum("UTMALDG" in instruction.text for instruction in code if instruction.address < body[0].address)
+        start = body[0].address
+        loops_before = [i.address for i in code if i.target is not None and i.target < i.address < start]
+        way = range(max(loops_before, default=0), start)
+        ahead = sum("UTMALDG" in instruction.text for instruction in code if instruction.address in way)
         return ahead // descriptors * sum(_MATRIX.match(instruction.text) is not None for instruction in body)
     products, distances = 0, []
     copies = 0  # issued since the last group was closed

@@ -98,19 +98,16 @@ def sweep_tiles(tokens: int, group: int = 0) -> tuple[tuple[int, int], ...]:
 
 
 @functools.cache
-def held_groups(architecture: str, head_dim: int, element_size: int, tokens: int, width: int) -> int:
-    """How many groups a program that sweeps holds at once, so that it can ask for all of them first; 0 is one by one.
+def heads_ahead(architecture: str, head_dim: int, element_size: int, tokens: int, width: int) -> bool:
+    """Whether a sweep over heads may take the prompt as one group, and copy what belongs to the next heads meanwhile.
 
-    All of the prompt, where three programs on a processor have room for its keys and values, or one group, where two
-    have room for those of three heads.
+    Where two programs on a processor have room for the keys and values of three heads.
 
-    >>> held_groups("sm_90", 64, 2, 231, 80), held_groups("sm_90", 64, 2, 512, 64), held_groups("sm_89", 64, 2, 231, 80)
-    (3, 0, 0)
+    >>> heads_ahead("sm_90", 64, 2, 77, 80), heads_ahead("sm_90", 64, 2, 231, 80), heads_ahead("sm_89", 64, 2, 77, 80)
+    (True, False, False)
     """
-    groups = -(-tokens // width)
-    room = (20 if groups == 1 else 60) << 10
-    fits = groups <= 4 and 2 * groups * width * head_dim * element_size <= room
-    return groups if fits and architecture in ("sm_90", "sm_100", "sm_103", "cpu") else 0
+    fits = tokens <= width and 2 * width * head_dim * element_size <= 20 << 10
+    return fits and architecture in ("sm_90", "cpu")
 
 
 @functools.cache

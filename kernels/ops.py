@@ -8,12 +8,14 @@ graph. A caller that made its tensors itself, such as the sampler, comes in by `
 Importing this module needs torch alone. Triton is imported when it first has something to compute.
 """
 
+import contextlib
 import functools
 import importlib.util
 import os
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -252,7 +254,8 @@ def _self_attention_impl(
         chosen = _faster_self_attention(q.device, q.shape[3], q.shape[2], generation())
     if chosen == "triton":
         out = empty_output(q)
-        _on_its_device(q, _launchers()[0], q=q, k=k, v=v, temperature=temperature, scale=scale, out=out)
+        arguments = {"q": q, "k": k, "v": v, "temperature": temperature, "scale": scale, "out": out}
+        _launch(_launchers()[0], arguments)
         return out
     compute = sdpa.self_attention if chosen == "sdpa" else reference.self_attention
     return _laid_out(compute(q, k, v, temperature=temperature, scale=scale))
@@ -276,8 +279,10 @@ def _cross_attention_impl(
 ) -> list[Tensor]:
     if gradients_are_recorded():
         check_gradients(backend, q=q, k=k, v=v, affinity=affinity, log_weights=log_weights, hidden_weight=hidden_weight)
-    scale = q.shape[3] ** -0.5 if scale is None else scale
-    options = {
+    arguments: dict[str, Any] = {
+        "q": q,
+        "k": k,
+        "v": v,
         "entity_bits": entity_bits,
         "affinity": affinity,
         "log_weights": log_weights,
@@ -285,27 +290,18 @@ def _cross_attention_impl(
         "owner": owner,
         "share_heads": share_heads,
         "renormalize": renormalize,
-        "scale": scale,
+        "scale": q.shape[3] ** -0.5 if scale is None else scale,
     }
     chosen = _choose_backend(backend, q)
     if chosen == "triton":
         results = _empty_results(q, affinity, share_heads, return_owner, return_affinity)
-        _on_its_device(
-            q,
-            _launchers()[1],
-            q=q,
-            k=k,
-            v=v,
-            **options,
-            out=results[0],
-            owner_out=results[1] if return_owner else None,
-            affinity_out=results[-1] if return_affinity else None,
-        )
+        arguments["out"] = results[0]
+        arguments["owner_out"] = results[1] if return_owner else None
+        arguments["affinity_out"] = results[-1] if return_affinity else None
+        _launch(_launchers()[1], arguments)
         return results
     compute = sdpa.cross_attention if chosen == "sdpa" else reference.cross_attention
-    return _cross_attention_in_torch(
-        compute, q, k, v, **options, return_owner=return_owner, return_affinity=return_affinity
-    )
+    return _cross_attention_in_torch(compute, **arguments, return_owner=return_owner, return_affinity=return_affinity)
 
 
 def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -326,17 +322,19 @@ def _launchers() -> tuple[Callable[..., None], Callable[..., None]]:
     return launch_self_attention, launch_cross_attention
 
 
-def _on_its_device(tensor: Tensor, launch: Callable[..., None], /, **arguments) -> None:
-    """Triton launches on the current device, which need not be the tensor's; where it is, no switch costs anything."""
-    if tensor.device.type != configs.ACCELERATOR or tensor.get_device() == torch.cuda.current_device():
+def _launch(launch: Callable[..., None], arguments: dict[str, Any]) -> None:
+    """Triton launches on the current device, which need not be q's; where it is, nothing is spent on a switch."""
+    q = arguments["q"]
+    if q.device.type != configs.ACCELERATOR or q.get_device() == torch.cuda.current_device():
         launch(**arguments)
     else:
-        with torch.cuda.device(tensor.device):
+        with torch.cuda.device(q.device):
             launch(**arguments)
 
 
 def _cross_attention_in_torch(compute: Callable[..., Tensor | tuple[Tensor, ...]], q, k, v, **options) -> list[Tensor]:
-    with torch.autocast(q.device.type, enabled=False):  # q, k and v have its dtype; what is derived from them must not
+    # q, k and v have autocast's dtype; what is derived from them must not. It knows no meta tensors.
+    with contextlib.nullcontext() if q.device.type == "meta" else torch.autocast(q.device.type, enabled=False):
         results = compute(q, k, v, **options)
     out, *rest = results if isinstance(results, tuple) else (results,)
     return [_laid_out(out), *rest]

@@ -5,11 +5,15 @@
 
 The scores are computed again in the second sweep: products are the cheap part, and there is no second launch and no
 atomic sum, so the order of every addition is fixed. A prompt passes in groups of up to 80 tokens, one window of
-CLIP, under a running maximum and a running sum; a single group stays in shared memory for all heads.
+CLIP, under a running maximum and a running sum. Where it is one group and the heads vote together, what belongs to
+the tokens is read once, and the next heads' queries, keys and values are copied meanwhile.
 
 Floors on an H100 SXM for SDXL's 4096 patches, 10 heads, two rows, in fp16, where the heads vote together: at 77 tokens
 21.4 MB to read and write, 6.4 us (q and k are found in the cache when read again); 2.4 Gflop of products, 2.6 us,
-and exponentials twice, 3.4 us; at 231 tokens 22.2 MB, 6.6 us, and 7.7 and 10.2 us. Not measured.
+and exponentials three times, 5.1 us; at 231 tokens 22.2 MB, 6.6 us, and 7.7 and 15.3 us. Measured on an H200 (Triton
+3.6, graph replay): at 77 tokens 32.2 us, and 55.8 before the next heads were copied ahead (of 1024 patches and 20 heads
+45.3 and 65.4); at 231 tokens under an owner map 34.5 us, where cuDNN's plain attention takes 22.7. To ask for all
+groups' keys and values first was slower there, 36.8 us.
 
 Where there are too few patches to fill the processors, several programs share the heads between them: each votes over
 all of them and attends for its own.
@@ -163,7 +167,7 @@ def _swept_cross_attention_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_G: tl.constexpr,
     TOKEN_TILES: tl.constexpr,
-    HELD_GROUPS: tl.constexpr,
+    ONE_GROUP: tl.constexpr,
     ALIGNED: tl.constexpr,
     HAS_ENTITIES: tl.constexpr,
     HAS_AFFINITY: tl.constexpr,
@@ -182,7 +186,7 @@ def _swept_cross_attention_kernel(
     VOTE_DTYPE: tl.constexpr = tl.float32 if q_ptr.dtype.element_ty == tl.float32 else tl.float16
     VOTES: tl.constexpr = HAS_ENTITIES and not HAS_OWNER
     # where the loop over heads is the innermost, the next head's queries, keys and values are under way meanwhile
-    HEADS_AHEAD: tl.constexpr = 3 if HELD_GROUPS == 1 else 1
+    HEADS_AHEAD: tl.constexpr = 3 if ONE_GROUP else 1
     GROUP: tl.constexpr = TOKEN_TILES[len(TOKEN_TILES) - 1][0] + TOKEN_TILES[len(TOKEN_TILES) - 1][1]
     first_row = tl.program_id(0) * BLOCK_M
     rows = tl.arange(0, BLOCK_M)
@@ -219,7 +223,7 @@ def _swept_cross_attention_kernel(
                     largest_vote = tl.maximum(largest_vote, group_vote)
             modulated = modulated & hides & present
     unit = tl.where(largest_vote > 0, largest_vote, 1.0)
-    if HELD_GROUPS == 1:  # what belongs to the tokens is the same for all heads
+    if ONE_GROUP:  # what belongs to the tokens is the same for all heads
         held_weights, held_bits = _load_tokens(
             weights_ptr, weights_strides, bits_ptr, bits_strides, b, 0, num_tokens, TOKEN_TILES, HAS_WEIGHTS,
             HAS_ENTITIES,
@@ -255,7 +259,7 @@ def _swept_cross_attention_kernel(
                 total = tl.zeros([BLOCK_M], tl.float32)
                 vote_peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
                 shares = tl.zeros([BLOCK_M, BLOCK_G], tl.float32)
-                if HELD_GROUPS == 1:
+                if ONE_GROUP:
                     k = prompt_matrix(k_base, held_weights, 0, k_stride, HEAD_DIM, D_TILES)
                     peak, total, vote_peak, shares = _vote_group(
                         q, k, held_columns, held_votes, held_voting, coefficient, peak, total, vote_peak, shares,
@@ -310,29 +314,13 @@ def _swept_cross_attention_kernel(
             plain_peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
             total = tl.zeros([BLOCK_M], tl.float32)
             plain_total = tl.zeros([BLOCK_M], tl.float32)
-            if HELD_GROUPS == 1:
+            if ONE_GROUP:
                 k = prompt_matrix(k_base, held_weights, 0, k_stride, HEAD_DIM, D_TILES)
                 v = prompt_matrix(v_base, held_weights, 0, v_stride, HEAD_DIM, D_TILES)
                 peak, total, out, plain_peak, plain_total = _attend_group(
                     q, k, v, held_columns, held_bit_columns, owner, row_hidden, coefficient, peak, total, out,
                     plain_peak, plain_total, D_TILES, HAS_ENTITIES, RENORMALIZE, PRECISION,
                 )  # fmt: skip
-            elif HELD_GROUPS > 1:  # all loads come first
-                weights, bits, k, v = (), (), (), ()
-                for g in tl.static_range(HELD_GROUPS):
-                    group_weights, group_bits = _load_tokens(
-                        weights_ptr, weights_strides, bits_ptr, bits_strides, b, g * GROUP, num_tokens, TOKEN_TILES,
-                        HAS_WEIGHTS, HAS_ENTITIES,
-                    )  # fmt: skip
-                    weights, bits = weights + (group_weights,), bits + (group_bits,)
-                    k = k + (prompt_matrix(k_base, group_weights, g * GROUP, k_stride, HEAD_DIM, D_TILES),)
-                    v = v + (prompt_matrix(v_base, group_weights, g * GROUP, v_stride, HEAD_DIM, D_TILES),)
-                for g in tl.static_range(HELD_GROUPS):
-                    columns, bit_columns = prompt_columns(weights[g], bits[g], HAS_WEIGHTS, HAS_ENTITIES)
-                    peak, total, out, plain_peak, plain_total = _attend_group(
-                        q, k[g], v[g], columns, bit_columns, owner, row_hidden, coefficient, peak, total, out,
-                        plain_peak, plain_total, D_TILES, HAS_ENTITIES, RENORMALIZE, PRECISION,
-                    )  # fmt: skip
             else:
                 for start in range(0, num_tokens, GROUP):
                     weights, bits = _load_tokens(

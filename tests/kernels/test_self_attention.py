@@ -171,8 +171,8 @@ def test_softmax_options(options, keys, dtype, device, self_attention_in):
 
 def test_half_precision_has_softmax_options_that_float32_has_not():
     """Some of them are exact in 16 bits only."""
-    assert configs.self_attention_tiles("sm_90", 64, 4096, 2).options
-    assert not configs.self_attention_tiles("sm_90", 64, 4096, 4).options
+    assert configs.self_attention_tiles("sm_90", 64, 1024, 2).options
+    assert not configs.self_attention_tiles("sm_90", 64, 1024, 4).options
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["", "lazy"])
