@@ -555,7 +555,7 @@ def shares(blocks: int, groups: int, consumers: int, processors: int) -> tuple[i
     Programs of three fill a processor, but come in rounds; what does not fill the last round goes in smaller pieces.
 
     >>> shares(64, 20, 3, 132), shares(16, 40, 3, 132), shares(64, 20, 2, 132), shares(3, 2, 1, 132)
-    ((19, 0, 7), (3, 3, 1), (0, 32, 0), (0, 0, 3))
+    ((19, 0, 7), (3, 0, 7), (0, 32, 0), (0, 0, 3))
     """
     if consumers < 3:
         return (0, blocks // 2, blocks % 2) if consumers == 2 else (0, 0, blocks)
