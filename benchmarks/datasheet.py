@@ -136,7 +136,7 @@ def measure(case: Case, architecture: str) -> dict:
     except (triton.runtime.errors.OutOfResources, triton.compiler.errors.CompilationError, RuntimeError) as error:
         return row | {"error": " ".join(str(error).split())[:200]}
     row |= asdict(code)
-    row["blocks_per_processor"] = blocks_per_processor(architecture, code, _warps(launch))
+    row["blocks_per_processor"] = blocks_per_processor(architecture, code, _resident_warps(launch))
     row["instructions_per_score"] = round(_per_score(architecture, case, launch, code), 2)
     row["beside_products"] = sum(loop["beside_products"] for loop in code.loops)
     row["columns_of_exponentials"] = round(_columns(architecture, launch, code), 1)
@@ -186,7 +186,15 @@ def faults(row: dict, ceilings: dict[str, int]) -> list[str]:
         found.append(f"takes exponentials for {row['columns_of_exponentials']} columns, more than {allowed}")
     if row["kernel"].startswith("self") and row["load_distance"] == 0:
         found.append("waits for keys and values that it has just asked for: no product between a load and its wait")
+    if "gluon" in row["tiles"].split() and (waited := _exponentials_after_the_wait(row)):
+        found.append(f"{waited} exponentials of the hot loop do not stand between a product's issue and its wait")
     return [f"{name}: {fault}" for fault in found]
+
+
+def _exponentials_after_the_wait(row: dict) -> int:
+    """The hot loops have the fewest: those that repeat what a steady reference was too low for rescale besides."""
+    least = min(loop["exponentials"] for loop in row["loops"])
+    return max(least - loop["beside_products"] for loop in row["loops"] if loop["exponentials"] == least)
 
 
 def sheet(cases: list[Case], architectures: list[str], jobs: int) -> list[dict]:
@@ -306,9 +314,14 @@ def _warps(launch: Launch) -> int:
     return launch.arguments["num_warps"]
 
 
+def _resident_warps(launch: Launch) -> int:
+    """Of a block: the Gluon kernel with consumers has 4 warps for each, and as many for the one that loads."""
+    return _warps(launch) * (launch.arguments.get("CONSUMERS", 0) + 1)
+
+
 def _tiles(launch: Launch) -> str:
     names = {"BLOCK_M": "m", "BLOCK_N": "n", "num_warps": "warps", "num_stages": "stages", "STAGES": "stages"}
-    names["blocks_per_program"] = "blocks"
+    names |= {"blocks_per_program": "blocks", "CONSUMERS": "consumers"}
     words = ["gluon"] if launch.kernel.is_gluon() else []
     words += [f"{short}={launch.arguments[name]}" for name, short in names.items() if name in launch.arguments]
     words += [
@@ -335,6 +348,8 @@ def _per_score(architecture: str, case: Case, launch: Launch, code: MachineCode)
 
 def _rows(launch: Launch) -> int:
     """The queries of one pass of the loop, or of the program where there is none."""
+    if "CONSUMERS" in launch.arguments:  # each has a loop of its own
+        return 64
     return launch.arguments["BLOCK_M"] * launch.arguments.get("blocks_per_program", 1)
 
 
