@@ -129,10 +129,10 @@ def channel_tiles(head_dim: int) -> tuple[tuple[int, int], ...]:
 def aligned(*tensors: torch.Tensor) -> bool:
     """Whether every row of every head begins at a multiple of 8 elements: 16 bytes, in a 16-bit dtype.
 
-    And whether 256 rows lie within 2^31 elements, so that a block of them is addressed in int32.
+    And whether 1024 rows lie within 2^31 elements, so that those of a program are addressed in int32.
     """
     return all(stride % 8 == 0 for tensor in tensors for stride in tensor.stride()[:3]) and all(
-        tensor.stride(2) < 1 << 23 for tensor in tensors
+        tensor.stride(2) < 1 << 21 for tensor in tensors
     )
 
 

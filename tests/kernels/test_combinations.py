@@ -20,7 +20,7 @@ FORMS = {"prompt": [(3, 40, False)], "swept": [(3, 40, False), (3, 40, True), (8
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
 
-def combinations(feature: str) -> list[tuple[torch.dtype, bool, bool, bool]]:
+def combinations(feature: str) -> list[tuple]:
     """dtype, weights, hidden weight, renormalised; on a GPU, where each is a compilation, some of them by lot."""
     found = list(itertools.product(DTYPES, (False, True), (False, True), (True, False)))
     return random.Random(feature).sample(found, 3) if torch.cuda.is_available() else found

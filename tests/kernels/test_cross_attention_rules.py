@@ -318,3 +318,15 @@ def test_nothing_to_compute(shape, backend, device):
     assert out.shape == shape
     assert owner.shape == (shape[0], shape[2])
     assert affinity.shape == (shape[0], shape[2], 32)
+
+
+def test_rows_far_apart(device):
+    """A program addresses its rows in int32 only where all of them lie within 2^31 elements."""
+    from attnmod.kernels.configs import aligned
+
+    q, k, v = random_inputs(1, 1, 3, 4, 16, torch.float16, device)
+    spread = torch.empty(3 << 21, dtype=torch.float16, device=device)
+    far = spread.as_strided(q.shape, (spread.numel(), spread.numel(), 1 << 21, 1)).copy_(q)
+    assert aligned(q, k, v)
+    assert not aligned(far, k, v)
+    assert torch.equal(cross_attention(far, k, v, backend="triton"), cross_attention(q, k, v, backend="triton"))

@@ -98,7 +98,7 @@ def test_scores_far_apart(backend, dtype, tokens, lead, kind, device):
     q, k, v = random_inputs(1, 2, 9, tokens, 16, dtype, device)
     q[..., 0], k[..., 0] = 4.0, 0.0
     k[:, :, 0, 0] = lead  # 4 * lead * 16 ** -0.5 nats
-    options = two_entities(tokens, 9, device)
+    options: dict = two_entities(tokens, 9, device)
     options["entity_bits"][:, 0] = 0
     if kind != "owner":
         del options["owner"]
