@@ -44,10 +44,13 @@ def nest(reading: Reading) -> None:
     for place, chunk in enumerate(things):
         if chunk.negated or chunk.parent is not None or place == 0:
             continue
+        rules = NESTING
         if reading.stop_between(things[place - 1].stop, chunk.first):
-            continue
+            if reading.sentence_ends(things[place - 1].stop, chunk.first):
+                continue
+            rules = ACROSS_TAGS
         before = reading.chunk_before(chunk.first)
-        for rule in NESTING:
+        for rule in rules:
             if before is not None and rule(reading, before, chunk):
                 if chunk.rule == "noun_phrase":
                     chunk.rule = rule.__name__
@@ -105,8 +108,7 @@ def own_part(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
         whose = "person" if reading.word(chunk.first - 1) in ("in", "on") else None
     if whose is None or not {noun, singular(noun)} & (BODY_PARTS | CLOTHING | PARTS):
         return False
-    earlier = [other for other in reading.chunks if other.stop <= chunk.first and other.role == "entity"]
-    earlier = [other for other in reversed(earlier) if not other.negated]
+    earlier = [other for other in reading.earlier(chunk.first) if other.role == "entity" and not other.negated]
     people = [other for other in earlier if singular(reading.head(other)) in PEOPLE]
     animate = [other for other in earlier if is_animate(reading, other)]
     one = [other for other in animate if other not in people and not reading.words[other.head].plural]
@@ -189,9 +191,9 @@ def _subject(reading: Reading, before: Chunk, verb: int) -> Chunk | None:
     if reading.word(verb) in HAVING and chain:
         return chain[-1]
     if not able:
-        earlier = [chunk for chunk in reading.chunks if chunk.stop <= before.first and chunk.role == "entity"]
-        able = [chunk for chunk in reversed(earlier) if is_animate(reading, chunk) and not chunk.negated]
-        able = [chunk for chunk in able if not reading.stop_between(chunk.stop, verb)]
+        earlier = [chunk for chunk in reading.earlier(before.first) if chunk.role == "entity"]
+        able = [chunk for chunk in earlier if is_animate(reading, chunk) and not chunk.negated]
+        able = [chunk for chunk in able if not reading.sentence_ends(chunk.stop, verb)]
     return (able or chain[-1:] or [None])[0]
 
 
@@ -219,7 +221,7 @@ def with_part(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
     'chef x1; knife x1 < chef; bread; [action: cutting]'
     """
     gap = reading.gap(before, chunk)
-    placed = any(start == chunk.stop and kind in ("relation", "scene") for start, _, kind, _ in reading.phrases)
+    placed = reading.begins.get(chunk.stop) in ("relation", "scene")
     if gap != ["with"] or is_animate(reading, chunk) or (placed and reading.word(chunk.stop + 2) in _SIDES):
         return False
     owner = before
@@ -348,3 +350,5 @@ NESTING: tuple[Callable[[Reading, Chunk, Chunk], bool], ...] = (
     made_of,
     conjunct,
 )
+# "a ranger with silver hair, wearing armor": what a tag may say of what an earlier one named
+ACROSS_TAGS = (own_part, worn, held)

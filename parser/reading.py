@@ -1,12 +1,17 @@
 """The state that the grammar's rules work on: words, noun phrases, and what has been decided so far."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from attnmod.parser.chunks import Chunk
+from attnmod.parser.notation import Notation, Segment
 from attnmod.parser.words import Word
 
 PLACE_READINGS = ("auto", "scene", "entity")
+# noun phrases that a rule looks back over: nobody refers to what was named further off, and every phrase of a text of
+# thousands would look at all of them
+NEAR = 24
 
 
 @dataclass(slots=True)
@@ -18,16 +23,21 @@ class Reading:
         chunks: the noun phrases, left to right; the rules give them roles and parents, merge and drop them.
         phrases: global phrases found by a rule, as (first, stop, kind, rule).
         places: what a place is, one of PLACE_READINGS.
+        begins, ends: the kind of a phrase by its first word; its first word and kind by the word after it.
         linked: words that tie an entity to its parent ("wearing", "with"): they belong to the parent.
         warnings: sentences for the user.
+        notation: where the prompt's segments are.
     """
 
     words: list[Word]
     chunks: list[Chunk]
     phrases: list[tuple[int, int, str, str]] = field(default_factory=list)
+    begins: dict[int, str] = field(default_factory=dict)
+    ends: dict[int, tuple[int, str]] = field(default_factory=dict)
     linked: set[int] = field(default_factory=set)
     places: str = "auto"
     warnings: list[str] = field(default_factory=list)
+    notation: Notation = field(default_factory=lambda: Notation(""))
 
     def word(self, place: int) -> str:
         """The word in lower case; "" outside the text."""
@@ -62,16 +72,43 @@ class Reading:
         chunk = self.chunk_at(place)
         return chunk if chunk is not None and chunk.first == place else None
 
+    def segment_of(self, place: int) -> Segment | None:
+        """The segment that a word is in."""
+        return self.notation.segment_at(self.words[place].start)
+
     def stop_between(self, left: int, right: int) -> bool:
-        """Whether a sentence ends between two words."""
+        """Whether a sentence or a tag ends between two words."""
         return any(word.pos == "stop" for word in self.words[left:right])
+
+    def sentence_ends(self, left: int, right: int) -> bool:
+        """Whether a sentence ends between two words; from one tag to the next the same thing may be spoken of."""
+        return any(word.pos == "stop" and word.text != "," for word in self.words[left:right])
+
+    def earlier(self, place: int) -> Iterator[Chunk]:
+        """The nearest phrases that end at or before this word, from right to left."""
+        number = bisect_right(self.chunks, place, key=lambda chunk: chunk.stop)
+        return reversed(self.chunks[max(0, number - NEAR) : number])
+
+    def chunks_in(self, first: int, stop: int) -> list[Chunk]:
+        """The phrases that lie wholly between two words."""
+        low = bisect_left(self.chunks, first, key=lambda chunk: chunk.first)
+        return self.chunks[low : bisect_right(self.chunks, stop, key=lambda chunk: chunk.stop)]
+
+    def drop(self, first: int, stop: int) -> None:
+        """Forget the phrases that touch these words."""
+        low = bisect_right(self.chunks, first, key=lambda chunk: chunk.stop)
+        del self.chunks[low : bisect_left(self.chunks, stop, key=lambda chunk: chunk.first)]
+
+    def add_phrase(self, first: int, stop: int, kind: str, rule: str) -> None:
+        self.phrases.append((first, stop, kind, rule))
+        self.begins.setdefault(first, kind)
+        self.ends[stop] = (first, kind)
 
     def make_phrase(self, first: int, stop: int, kind: str, rule: str) -> None:
         """A global phrase; the noun phrases inside it are no entities."""
-        self.phrases.append((first, stop, kind, rule))
-        for chunk in self.chunks:
-            if first <= chunk.first and chunk.stop <= stop:
-                chunk.role, chunk.rule = kind, rule
+        self.add_phrase(first, stop, kind, rule)
+        for chunk in self.chunks_in(first, stop):
+            chunk.role, chunk.rule = kind, rule
 
     def segments(self) -> list[tuple[int, int]]:
         """The pieces between commas and stops, commas inside noun phrases apart."""

@@ -7,7 +7,7 @@ with an example.
 
 from collections.abc import Callable
 
-from attnmod.parser.chunks import leads_to_noun
+from attnmod.parser.chunks import look_ahead
 from attnmod.parser.known import OPENERS, known_words
 from attnmod.parser.lexicon import (
     ADVERBS,
@@ -32,6 +32,9 @@ from attnmod.parser.words import Word
 _BEFORE_COLOUR = (*OPENERS, "adjective", "comma", "stop", "conjunction")
 _NEVER_DESCRIBE = ANIMATE | BODY_PARTS | CLOTHING
 _FILLERS = ("adjective", "adverb", "number")
+_FURTHEST = (
+    16  # words that a repair looks back: no noun phrase is longer, and thousands of adjectives would take minutes
+)
 
 
 _ENDERS = frozenset(
@@ -136,15 +139,19 @@ def _opens(words: list[Word], index: int) -> bool:
 
 def _opens_without_noun(words: list[Word], index: int) -> bool:
     """Whether an article stands before this word with nothing but adjectives between."""
-    back = index - 1
-    while back >= 0:
+    back, end = index - 1, index - _FURTHEST
+    while back >= max(0, end):
         word = words[back]
         pair = word.pos == "conjunction" and back and words[back - 1].pos == words[back + 1].pos == "adjective"
         fills = word.pos in _FILLERS or (word.pos == "verb" and word.participle) or word.lower in PURE_COLOURS or pair
         if word.pos == "number" or not fills:
             break
         back -= 1
-    return back >= 0 and words[back].pos in OPENERS and words[back].lower not in ("that", "this", "these", "those")
+    return (
+        back >= max(0, end)
+        and words[back].pos in OPENERS
+        and words[back].lower not in ("that", "this", "these", "those")
+    )
 
 
 def _pair_goes_on(words: list[Word], index: int) -> bool:
@@ -178,12 +185,13 @@ def adjective_before_colour(words: list[Word]) -> None:
     >>> outline("a bright neon pink flamingo")
     'flamingo x1: bright, neon, pink'
     """
+    ahead = look_ahead(words)
     for index, word in enumerate(words[:-2]):
         colour = words[index + 1]
         opens = index == 0 or words[index - 1].pos in ("determiner", "comma", "stop", "preposition", "conjunction")
         opens = opens or (words[index - 1].lower in COLOURS and words[index - 1].pos == "adjective")
         opens = opens and singular(word.lower) not in _NEVER_DESCRIBE  # "a woman blonde hair blue eyes"
-        coloured = colour.pos == "adjective" and leads_to_noun(words, index + 2)
+        coloured = colour.pos == "adjective" and ahead.noun[index + 2]
         coloured = coloured and (colour.lower in COLOURS or word.lower in MATERIALS)
         if word.pos == "noun" and not word.plural and opens and coloured:
             word.pos, word.repaired = "adjective", "adjective_before_colour"
@@ -262,7 +270,7 @@ def number_of_the_verb(words: list[Word]) -> None:
         if index < 2 or words[index - 1].pos not in ("noun", "adjective"):
             continue
         first = index - 1
-        while first > 0 and words[first].pos in ("noun", "adjective"):
+        while first > max(0, index - _FURTHEST) and words[first].pos in ("noun", "adjective"):
             first -= 1
         after = words[index + 1] if index + 1 < len(words) else None
         if words[first].lower not in ARTICLES or (first and words[first - 1].pos == "conjunction"):

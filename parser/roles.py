@@ -43,7 +43,7 @@ from attnmod.parser.lexicon import (
     WRITING,
     singular,
 )
-from attnmod.parser.reading import Reading
+from attnmod.parser.reading import NEAR, Reading
 from attnmod.parser.style import medium, style_tail
 
 
@@ -59,7 +59,7 @@ def quoted_text(reading: Reading) -> None:
             close = next((end for end in range(place + 1, len(reading.words)) if reading.pos(end) == "quote"), None)
             if close is None:
                 return
-            reading.chunks = [chunk for chunk in reading.chunks if chunk.stop <= place or chunk.first > close]
+            reading.drop(place, close + 1)
             bearer = reading.chunk_before(place)
             if (
                 bearer is not None
@@ -72,7 +72,7 @@ def quoted_text(reading: Reading) -> None:
                 bearer.extras.append((place, close + 1))
                 reading.linked.update(range(bearer.stop, place))
             else:
-                reading.phrases.append((place, close + 1, "other", "quoted_text"))
+                reading.add_phrase(place, close + 1, "other", "quoted_text")
             for inside in range(place, close + 1):
                 reading.words[inside].pos = "other"
             place = close
@@ -92,7 +92,7 @@ def capitals(reading: Reading) -> None:
             stop += 1
         told = reading.word(place - 1) in WRITING | TELLING
         if stop > place and told:
-            reading.chunks = [chunk for chunk in reading.chunks if chunk.stop < place or chunk.first >= stop]
+            reading.drop(place - 1, stop)
             bearer = reading.chunk_before(place)
             if bearer is not None and reading.head(bearer) in WRITING:
                 reading.chunks.remove(bearer)
@@ -195,10 +195,10 @@ def ellipsis(reading: Reading) -> None:
         shared = not other and chunk.opener in ("a", "an", "the") and chunk.count in (1, None)
         if shared and not _shares_noun(reading, chunk):
             continue  # "an orange"
-        earlier = [other for other in reversed(reading.chunks[:place]) if not other.head_text]
+        earlier = [other for other in reading.earlier(chunk.first) if not other.head_text]
         several = [other for other in earlier if _is_several(reading, other)]
         before = next(iter([*several, *earlier]), None)
-        after = next((other for other in reading.chunks[place + 1 :] if not other.head_text), None)
+        after = next((other for other in reading.chunks[place + 1 : place + NEAR] if not other.head_text), None)
         if before is not None and not shared and not reading.stop_between(before.stop, chunk.first):
             chunk.parent, named = before, before
         elif after is not None and reading.pos(chunk.stop) == "conjunction" and after.first == chunk.stop + 1:
@@ -210,7 +210,7 @@ def ellipsis(reading: Reading) -> None:
 
 def _meant(reading: Reading, place: int) -> Chunk:
     """What "a blue one" is one of: the nearest thing that was described, else the nearest."""
-    earlier = reading.chunks[place - 1 :: -1] if place else []
+    earlier = list(reading.earlier(reading.chunks[place].first))
     return next((chunk for chunk in earlier if chunk.modifiers), earlier[0])
 
 
@@ -231,8 +231,7 @@ def _one_and_the_other(reading: Reading) -> None:
         said = reading.pos(place + 1) in ("verb", "be", "adjective") or reading.word(place + 1) in ("with", "in", "of")
         if not opens or not said:
             continue
-        earlier = [chunk for chunk in reversed(reading.chunks) if chunk.stop <= first]
-        whole = whole or next((chunk for chunk in earlier if _is_several(reading, chunk)), None)
+        whole = whole or next((chunk for chunk in reading.earlier(first) if _is_several(reading, chunk)), None)
         if whole is not None:
             part = Chunk(first, place + 1, place, opener=reading.word(first), count=number or 1, rule="ellipsis")
             part.head_text, part.parent = reading.words[whole.head].text, whole
@@ -264,6 +263,7 @@ def scene(reading: Reading) -> None:
     'couple x1; [scene: in Paris]'
     """
     segments = reading.segments()
+    whole = set(segments)
     for place, chunk in enumerate(reading.chunks):
         if chunk.role != "entity" or reading.pos(chunk.stop) == "possessive":
             continue
@@ -274,7 +274,7 @@ def scene(reading: Reading) -> None:
         owner = reading.chunks[place - 1] if place else None
         if owner is not None and owner.stop + 1 == first and reading.pos(first - 1) == "possessive":
             first = owner.first  # "at a farmer's market"
-        whole_segment = (first, chunk.stop) in segments
+        whole_segment = (first, chunk.stop) in whole
         if noun in BACKDROPS and reading.pos(first - 1) == "preposition":
             reading.make_phrase(first - 1, chunk.stop, "scene", "scene")
         elif noun == "moon" and reading.word(first - 1) != "on":
@@ -331,10 +331,9 @@ def _sets_scene(reading: Reading, first: int, noun: str) -> bool:
         return False  # "on a hill"
     if (before == "at" and earlier in LOOKING) or earlier in MADE_OF | FILLED_WITH:
         return False  # "looking at the city", "covered in snow"
-    relations = [start for start, stop, kind, _ in reading.phrases if stop == first and kind == "relation"]
+    start, kind = reading.ends.get(first, (first, ""))
     # "in the middle of the street", but not "to the left of the square" nor "in front of the house"
-    in_the_middle = any(reading.word(start) in ("in", "at", "on") for start in relations)
-    in_the_middle = in_the_middle and earlier in _WITHIN
+    in_the_middle = kind == "relation" and reading.word(start) in ("in", "at", "on") and earlier in _WITHIN
     return before in SCENE_PREPOSITIONS or in_the_middle or (before == "by" and noun in TIMES)
 
 

@@ -4,9 +4,10 @@ Rules of the same form as those in `roles`, which lists them all.
 """
 
 import re
+from bisect import bisect_right
 
 from attnmod.parser.lexicon import MEDIA, NEGATING_DETERMINERS, STYLE_MARKS, STYLE_NOUNS, STYLE_WORDS, TIMES, singular
-from attnmod.parser.reading import Reading
+from attnmod.parser.reading import NEAR, Reading
 
 _SHOWING = ("of", "showing", "depicting", "featuring")
 
@@ -27,17 +28,22 @@ def medium(reading: Reading) -> None:
         if chunk.role != "entity":
             continue
         if first is None:  # with what stands before it in its segment: "close-up portrait of"
-            first = max((start for start in starts if start <= chunk.first), default=chunk.first)
+            number = bisect_right(starts, chunk.first)
+            first = starts[number - 1] if number else chunk.first
         if reading.pos(chunk.stop) == "possessive":
             continue  # "a bird's eye view of"
-        if first == chunk.first - 1 and reading.pos(first) == "preposition" and reading.pos(chunk.stop) == "comma":
+        if (
+            first == chunk.first - 1
+            and reading.pos(first) == "preposition"
+            and reading.pos(chunk.stop) in ("comma", "stop")
+        ):
             first = None
             continue  # "at night, a drawing of"
         if singular(reading.head(chunk)) not in MEDIA:
             return  # only before the first thing
         if reading.word(chunk.stop) in _SHOWING and reading.chunk_from(chunk.stop + 1) is not None:
             reading.make_phrase(first, chunk.stop + 1, "style", "medium")
-        elif reading.pos(chunk.stop) != "comma":
+        elif reading.pos(chunk.stop) not in ("comma", "stop"):
             return
         first = None  # "RAW photo, a portrait of"
 
@@ -82,8 +88,8 @@ def _style_start(reading: Reading, first: int, stop: int) -> int | None:
     artist = next((place for place in range(first, stop) if _names_artist(reading, place)), None)
     if artist is not None:
         return artist
-    for chunk in reading.chunks:
-        if first <= chunk.first and chunk.stop <= stop and reading.head(chunk) == "style" and chunk.role == "entity":
+    for chunk in reading.chunks_in(first, stop):
+        if reading.head(chunk) == "style" and chunk.role == "entity":
             before = chunk.first - 1
             if before >= first and reading.word(before) in ("in", "with"):
                 return before
@@ -96,14 +102,13 @@ def _names_artist(reading: Reading, place: int) -> bool:
     """ "by Van Gogh" in a picture that is said to be a painting: a bare name, not the one of who did something."""
     if reading.word(place) != "by" or reading.pos(place - 1) == "verb" or not reading.phrases:
         return False
-    said = [kind for start, _, kind, _ in reading.phrases if start < place]
+    said = [kind for start, _, kind, _ in reading.phrases[:NEAR] if start < place]
     chunk = reading.chunk_from(place + 1)
     return "style" in said and chunk is not None and not chunk.opener and reading.words[chunk.head].name
 
 
 def _is_style(reading: Reading, first: int, stop: int, number: int) -> bool:
-    chunks = [chunk for chunk in reading.chunks if first <= chunk.first and chunk.stop <= stop]
-    chunks = [chunk for chunk in chunks if chunk.role == "entity"]
+    chunks = [chunk for chunk in reading.chunks_in(first, stop) if chunk.role == "entity"]
     words = [reading.words[place] for place in range(first, stop)]
     content = [word for word in words if word.pos in ("noun", "adjective", "adverb", "verb", "number")]
     if not content or any(word.pos in ("be", "relative") for word in words):

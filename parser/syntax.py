@@ -1,6 +1,6 @@
 """A prompt's text -> entities, attributes and global phrases.
 
-The way: `clean` hides what is not language, spaCy tags and parses, `repairs` mends the tags, `chunks` finds the noun
+The way: `notation` cuts the text into segments and hides what is not language, spaCy tags and parses, `repairs` mends the tags, `chunks` finds the noun
 phrases; `roles`, `links` and `predicates` hold the rules of the grammar, and this file puts the result together. spaCy
 is imported when the first text is parsed, not before.
 
@@ -15,10 +15,10 @@ from typing import Any
 
 from attnmod.parser.checks import check_choice
 from attnmod.parser.chunks import Chunk, find_chunks
-from attnmod.parser.clean import Cleaned, clean
 from attnmod.parser.globals import global_phrases
 from attnmod.parser.links import nest
 from attnmod.parser.model import load_model
+from attnmod.parser.notation import TIGHT_COMMA, Notation, read_notation
 from attnmod.parser.predicates import after_noun, attributes, predicate
 from attnmod.parser.prompt import Entity, Phrase, Prompt
 from attnmod.parser.reading import PLACE_READINGS, Reading
@@ -26,6 +26,8 @@ from attnmod.parser.repairs import repair
 from attnmod.parser.roles import ROLES
 from attnmod.parser.weights import Weighted, read_weights
 from attnmod.parser.words import read_words
+
+_NAMED_IN_A_WARNING = 4
 
 
 def parse_prompt(text: str, *, model: Any = None, weights: bool = False, places: str = "auto") -> Prompt:
@@ -67,13 +69,13 @@ def parse_prompts(
     weighted = [read_weights(text) if weights else Weighted(text) for text in texts]
     texts = [one.text for one in weighted]
     english = getattr(pipeline, "lang", "en") == "en"
-    cleaned = [clean(text, english=english) for text in texts]
+    notations = [read_notation(text, english=english) for text in texts]
+    readable = [_document(pipeline, one) for one in notations]
     # one text is quicker without the machinery of batches
-    readable = [one.readable for one in cleaned]
     docs = [pipeline(readable[0])] if len(texts) == 1 else pipeline.pipe(readable)
     prompts = [
-        _assemble(text, one, _read(doc, one, places, english))
-        for text, one, doc in zip(texts, cleaned, docs, strict=True)
+        _assemble(text, one, _read(doc, text, one, places, english))
+        for text, one, doc in zip(texts, notations, docs, strict=True)
     ]
     return [
         replace(prompt, weights=one.weights, warnings=(*one.warnings, *prompt.warnings)) if weights else prompt
@@ -81,12 +83,34 @@ def parse_prompts(
     ]
 
 
-def _read(doc: Any, cleaned: Cleaned, places: str, english: bool) -> Reading:
+def _document(pipeline: Any, notation: Notation) -> Any:
+    """The readable text, with its words and the beginnings of its segments where the pipeline can be told of them."""
+    if not hasattr(pipeline, "tokenizer"):
+        return notation.readable
+    pieces, place = [], 0
+    for match in TIGHT_COMMA.finditer(notation.readable):  # "a hen,3 chicks,4k"
+        pieces.append(pipeline.tokenizer(notation.readable[place : match.start()]))
+        pieces.append(pipeline.tokenizer(","))
+        place = match.end()
+    doc = pipeline.tokenizer(notation.readable[place:])
+    if pieces:
+        doc = type(doc).from_docs([*pieces, doc], ensure_whitespace=False)
+    starts = iter([*(segment.start for segment in notation.segments), len(notation.readable)])
+    start = next(starts)
+    for token in doc:
+        if token.idx >= start:
+            token.is_sent_start = True
+            while start <= token.idx:
+                start = next(starts)
+    return doc
+
+
+def _read(doc: Any, text: str, notation: Notation, places: str, english: bool) -> Reading:
     """Apply the grammar to one parsed text; the repairs know English sentences only."""
-    words = read_words(doc, cleaned.readable)
+    words = read_words(doc, text, notation)
     if english:
         repair(words)
-    reading = Reading(words, find_chunks(words), places=places)
+    reading = Reading(words, find_chunks(words), places=places, notation=notation)
     for rule in ROLES:
         rule(reading)
     nest(reading)
@@ -95,7 +119,7 @@ def _read(doc: Any, cleaned: Cleaned, places: str, english: bool) -> Reading:
     return reading
 
 
-def _assemble(text: str, cleaned: Cleaned, reading: Reading) -> Prompt:
+def _assemble(text: str, notation: Notation, reading: Reading) -> Prompt:
     """The Prompt: ids in reading order with parents before children, spans back to characters."""
     things = [chunk for chunk in reading.chunks if chunk.role == "entity"]
     for chunk in things:  # a rule may have made style or stuff of a parent after another had nested in it
@@ -131,18 +155,21 @@ def _assemble(text: str, cleaned: Cleaned, reading: Reading) -> Prompt:
     for first, stop, kind, rule in global_phrases(reading, things):
         start, end = reading.words[first].start, reading.words[stop - 1].end
         found.append(Phrase(text[start:end], (start, end), kind, rule))
-    found += _syntax_inside(text, cleaned, entities, found)
+    found += _syntax_inside(text, notation, entities, found)
     found.sort(key=lambda phrase: phrase.span)
-    return Prompt(text, tuple(entities), tuple(found), (*cleaned.warnings, *_negations(entities)))
+    return Prompt(text, tuple(entities), tuple(found), (*notation.warnings, *_negations(entities)))
 
 
-def _syntax_inside(text: str, cleaned: Cleaned, entities: list[Entity], found: list[Phrase]) -> list[Phrase]:
-    """Runs of weight syntax inside entities, as global phrases: the text encoder reads them, no entity means them."""
-
-    def inside(parts: Iterable[Entity | Phrase], start: int, end: int) -> bool:
-        return any(part.span[0] <= start and end <= part.span[1] for part in parts)
-
-    runs = [run for run in cleaned.syntax if inside(entities, *run) and not inside(found, *run)]
+def _syntax_inside(text: str, notation: Notation, entities: list[Entity], found: list[Phrase]) -> list[Phrase]:
+    """Runs of signs inside entities, as global phrases: the text encoder reads them, no entity means them."""
+    taken = [False] * (len(text) + 1)
+    for entity in entities:
+        if entity.parent is None:  # what is inside its children is inside it
+            for start, end in entity.spans:
+                taken[start:end] = [True] * (end - start)
+    for phrase in found:
+        taken[phrase.span[0] : phrase.span[1]] = [False] * len(phrase.text)
+    runs = [(start, end) for start, end in notation.hidden if all(taken[start:end])]
     return [Phrase(text[start:end], (start, end), "other", "weight_syntax") for start, end in runs]
 
 
@@ -168,5 +195,6 @@ def _negations(entities: list[Entity]) -> list[str]:
     names = [" ".join((*entity.attributes, entity.head)) for entity in entities if entity.negated]
     if not names:
         return []
-    listed = ", ".join(repr(name) for name in names)
+    more = len(names) - _NAMED_IN_A_WARNING
+    listed = ", ".join(map(repr, names[:_NAMED_IN_A_WARNING])) + (f" and {more} more" if more > 0 else "")
     return [f"a diffusion model does not read negations: put {listed} into the negative prompt instead"]

@@ -8,10 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from attnmod.parser.lexicon import (
-    BE_FORMS,
-    NUMBERS,
-)
+from attnmod.parser.lexicon import BE_FORMS, NUMBERS
+from attnmod.parser.notation import Notation
 
 
 @dataclass(slots=True)
@@ -68,14 +66,35 @@ _MODIFIERS = frozenset(("amod", "compound", "nmod", "poss", "nummod", "npadvmod"
 _COUNTED_TAG = re.compile(r"(\d+)((?:girl|boy|woman|man|other|cat|dog|person|people)s?)$", re.IGNORECASE)
 
 
-def read_words(doc: Any, text: str) -> list[Word]:
-    """The words of a parsed text, hyphenated ones joined; `repairs` mends their tags."""
+def read_words(doc: Any, text: str, notation: Notation) -> list[Word]:
+    """The words of a parsed text, hyphenated ones joined and a stop between segments; `repairs` mends their tags.
+
+    Args:
+        doc: what spaCy made of the readable text.
+        text: the raw one.
+        notation: of that text.
+    """
     words: list[Word] = []
     word_of: list[int] = []  # the model's token -> our word
+    segments = iter([*notation.segments[1:], None])
+    following = next(segments)
+    learnt = iter([*notation.learnt, None])
+    name = next(learnt)
     for token in doc:
         start, end = token.idx, token.idx + len(token)
-        joins = words and words[-1].end == start and _joins(words[-1], token)
+        while following is not None and start >= following.start:
+            if words and words[-1].pos != "stop":  # nothing crosses from one segment to the next
+                words.append(Word("", start, start, "stop"))
+            following = next(segments)
+        while name is not None and start >= name[1]:
+            name = next(learnt)
+        joins = words and (words[-1].end == start or start in notation.hyphens or words[-1].end in notation.hyphens)
+        joins = joins and _joins(words[-1], token)
         if token.is_space:
+            word_of.append(len(words) - 1)
+        elif name is not None and end > name[0]:
+            if not words or words[-1].start != name[0]:
+                words.append(Word(text[slice(*name)], *name, "noun"))
             word_of.append(len(words) - 1)
         elif joins:
             _join(words[-1], token, text)
@@ -88,6 +107,11 @@ def read_words(doc: Any, text: str) -> list[Word]:
         else:
             words.append(_read(token, text))
             word_of.append(len(words) - 1)
+            if start in notation.joints:
+                words[-1].pos = "conjunction"
+            elif words[-1].pos == "comma" and words[-1].text == "," and notation.segment_at(start) is None:
+                words[-1].pos = "stop"  # between tags
+    _reopen(words)
     _find_single_quotes(words, text)
     for token in doc:
         here = word_of[token.i]
@@ -100,6 +124,18 @@ def read_words(doc: Any, text: str) -> list[Word]:
         if token.dep_ == "cop" and word_of[token.i] >= 0 and words[word_of[token.i]].subject is None:
             words[word_of[token.i]].subject = words[word_of[token.head.i]].subject
     return words
+
+
+def _reopen(words: list[Word]) -> None:
+    """A comma behind adjectives that an article or "with" leads is no border between tags: "a large, round table"."""
+    led = False
+    for index, word in enumerate(words):
+        if word.pos in ("determiner", "possessive", "preposition"):
+            led = True
+        elif word.pos == "stop" and word.text == "," and led and words[index - 1].pos in ("adjective", "verb"):
+            word.pos = "comma"
+        elif word.pos not in ("adjective", "adverb", "comma", "conjunction") and not word.participle:
+            led = False
 
 
 def _find_single_quotes(words: list[Word], text: str) -> None:
