@@ -38,12 +38,13 @@ class Chunk:
         modifiers: the words that become attributes.
         opener: its first determiner, possessive or number in lower case, or "".
         count: how many, or None.
-        role: entity, scene, style, relation, action or other.
+        role: entity, mention, attribute, scene, style, relation, action or other.
         rule: the name of the rule that decided last.
         parent: the chunk that this one is worn by, held by or a part of.
         height: how many levels of children are below.
         extras: further words of the entity, as (first, stop): predicates, quoted text.
         head_text: the noun's text if it stands elsewhere ("two green and one grey parrot").
+        same: of a mention, what it mentions.
     """
 
     first: int
@@ -59,6 +60,12 @@ class Chunk:
     negated: bool = False
     extras: list[tuple[int, int]] = field(default_factory=list)
     head_text: str = ""
+    same: "Chunk | None" = None
+
+    @property
+    def is_thing(self) -> bool:
+        """Whether parts can nest here: an entity, or a mention of one."""
+        return self.role == "entity" or (self.role == "mention" and self.same is not None)
 
     def root(self) -> "Chunk":
         return self.chain()[-1]
@@ -66,7 +73,7 @@ class Chunk:
     def chain(self) -> "list[Chunk]":
         """This chunk, its parent, and so on."""
         chain: list[Chunk] = [self]
-        while (parent := chain[-1].parent) is not None:
+        while (parent := _above(chain[-1])) is not None:
             chain.append(parent)
         return chain
 
@@ -106,6 +113,10 @@ def look_ahead(words: list[Word]) -> Ahead:
         starts = starts or (named and word.lower in COLOURS | MATERIALS)
         modified[place] = starts and noun[place + 1]
     return Ahead(noun, modified)
+
+
+def _above(chunk: Chunk) -> Chunk | None:
+    return chunk.parent if chunk.parent is not None or chunk.same is None else chunk.same.parent
 
 
 def find_chunks(words: list[Word]) -> list[Chunk]:

@@ -19,7 +19,7 @@ def joined_before(reading: Reading, chunk: Chunk) -> list[Chunk]:
         and not before.negated
     ):
         gap = reading.gap(before, joined[-1])
-        if not gap or not set(gap) <= LIST_MARKS:
+        if reading.stop_between(before.stop, joined[-1].first) or not gap or not set(gap) <= LIST_MARKS:
             break
         joined.append(before)
         before = reading.chunk_before(before.first)

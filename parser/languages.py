@@ -3,6 +3,7 @@
 import re
 
 from attnmod.parser.lexicon import words
+from attnmod.parser.nouns import is_known
 
 # little words of some other languages that English, names and artists' names do not have
 _FOREIGN = words(
@@ -56,7 +57,7 @@ def _is_foreign(said: str) -> bool:
 
 
 def _is_english(word: str) -> bool:
-    return word in _ENGLISH
+    return word in _ENGLISH or is_known(word)
 
 
 def _other_scripts(plain: str) -> list[tuple[int, int]]:

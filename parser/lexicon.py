@@ -269,6 +269,14 @@ PEOPLE = words(
     "owner partner baker painter sculptor builder mechanic teammate coach maid swimmer runner climber hiker explorer "
     "scientist judge butler thief detective barista bartender shopper traveler wanderer neighbor guest family crowd"
 )
+MALE = words(
+    "man boy guy gentleman king prince wizard cowboy policeman fireman fisherman groom father dad son brother husband "
+    "grandfather grandpa monk priest lord emperor uncle waiter actor samurai clown"
+)
+FEMALE = words(
+    "woman girl lady queen princess witch mermaid bride mother mom daughter sister wife grandmother grandma nun waitress "
+    "actress maid goddess empress aunt ballerina"
+)
 ANIMALS = words(
     "dog cat puppy kitten bird horse pony cow bull sheep lamb goat "
     "pig rabbit bunny mouse rat hamster squirrel fox wolf bear panda lion tiger leopard cheetah elephant giraffe "

@@ -47,18 +47,18 @@ def _predicate_subject(reading: Reading, verb: int, stop: int) -> Chunk | None:
     if nearest is not None and reading.stop_between(nearest.stop, verb):
         nearest = None
     if reading.pos(verb - 1) == "relative":
-        return nearest if nearest is not None and nearest.role == "entity" else None
+        return nearest if nearest is not None and nearest.is_thing else None
     # of "is broken" the subject hangs on the participle
     said = next((word.subject for word in reading.words[verb:stop] if word.subject is not None), None)
     chunk = reading.chunk_at(said) if said is not None and said < verb else None
     if said is not None and chunk is None and reading.pos(said) != "pronoun":
         return None  # "the other is white"
     if chunk is None and nearest is not None:
-        chunk = nearest if nearest.role == "entity" else None
+        chunk = nearest if nearest.is_thing else None
         chunk = chunk.root() if chunk is not None else None
-    if chunk is None or chunk.role != "entity" or chunk.negated:
+    if chunk is None or not chunk.is_thing or chunk.negated:
         return None
-    joined = nearest is not None and nearest.role == "entity" and chunk in joined_before(reading, nearest)
+    joined = nearest is not None and nearest.is_thing and chunk in joined_before(reading, nearest)
     return nearest if joined else chunk  # of "a car and a bench are red" the bench is next to the verb
 
 
@@ -71,7 +71,7 @@ def after_noun(reading: Reading) -> None:
     'cat x1: black; eyes: green, blue < cat'
     """
     for chunk in reading.chunks:
-        if chunk.role != "entity" or chunk.negated:
+        if not chunk.is_thing or chunk.negated:
             continue
         place = chunk.stop
         while reading.pos(place) == "adjective" and reading.words[place].describes == chunk.head:

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from attnmod.parser.chunks import Chunk
+from attnmod.parser.lexicon import ANIMALS, CLOTHING, PEOPLE, singular
 from attnmod.parser.notation import Notation, Segment
+from attnmod.parser.nouns import Noun, look_up, of_phrase
 from attnmod.parser.words import Word
 
 PLACE_READINGS = ("auto", "scene", "entity")
@@ -49,6 +51,39 @@ class Reading:
 
     def head(self, chunk: Chunk) -> str:
         return self.words[chunk.head].lower
+
+    def noun(self, chunk: Chunk) -> Noun | None:
+        """What is known of a phrase's noun: of its longest compound, or of the head."""
+        first = max(chunk.first, chunk.head - 2)
+        return of_phrase([word.lower for word in self.words[first : chunk.head + 1]])
+
+    def is_compound(self, chunk: Chunk) -> bool:
+        """Whether the noun and the word before it are one known noun."""
+        before = self.words[chunk.head - 1].lower if chunk.head > chunk.first else ""
+        return bool(before) and look_up(f"{before}_{self.head(chunk)}") is not None
+
+    def is_person(self, chunk: Chunk) -> bool:
+        if self.is_compound(chunk):
+            return self._is_of(chunk, "h")
+        return singular(self.head(chunk)) in PEOPLE or (self._is_of(chunk, "h") and self.head(chunk) not in CLOTHING)
+
+    def is_animal(self, chunk: Chunk) -> bool:
+        return singular(self.head(chunk)) in ANIMALS or self._is_of(chunk, "n")
+
+    def _is_of(self, chunk: Chunk, kind: str) -> bool:
+        noun = self.noun(chunk)
+        return noun is not None and noun.kind == kind and noun.seen >= 8 and noun.noun >= 6
+
+    def is_whole_tag(self, chunk: Chunk) -> bool:
+        """Whether a phrase is a tag of its own."""
+        left, right = self.pos(chunk.first - 1), self.pos(chunk.stop)
+        segment = self.segment_of(chunk.head)
+        return left == right == "stop" and segment is not None and segment.kind != "sentence"
+
+    def is_counted_tag(self, chunk: Chunk) -> bool:
+        """ "1girl", "2boys"."""
+        before = self.words[chunk.head - 1] if chunk.head > chunk.first else None
+        return before is not None and before.pos == "number" and before.end == self.words[chunk.head].start
 
     def gap(self, left: Chunk, right: Chunk) -> list[str]:
         """The words between two phrases, in lower case."""

@@ -17,8 +17,10 @@ from attnmod.parser.checks import check_choice
 from attnmod.parser.chunks import Chunk, find_chunks
 from attnmod.parser.globals import global_phrases
 from attnmod.parser.links import nest
+from attnmod.parser.mentions import pronouns, real, same_thing
 from attnmod.parser.model import load_model
 from attnmod.parser.notation import TIGHT_COMMA, Notation, read_notation
+from attnmod.parser.people import of_the_person, what_the_person_is
 from attnmod.parser.predicates import after_noun, attributes, predicate
 from attnmod.parser.prompt import Entity, Phrase, Prompt
 from attnmod.parser.reading import PLACE_READINGS, Reading
@@ -28,6 +30,7 @@ from attnmod.parser.weights import Weighted, read_weights
 from attnmod.parser.words import read_words
 
 _NAMED_IN_A_WARNING = 4
+MENTIONS = (same_thing, what_the_person_is, pronouns)
 
 
 def parse_prompt(text: str, *, model: Any = None, weights: bool = False, places: str = "auto") -> Prompt:
@@ -111,9 +114,10 @@ def _read(doc: Any, text: str, notation: Notation, places: str, english: bool) -
     if english:
         repair(words)
     reading = Reading(words, find_chunks(words), places=places, notation=notation)
-    for rule in ROLES:
+    for rule in (*ROLES, *MENTIONS):
         rule(reading)
     nest(reading)
+    of_the_person(reading)
     predicate(reading)
     after_noun(reading)
     return reading
@@ -123,13 +127,14 @@ def _assemble(text: str, notation: Notation, reading: Reading) -> Prompt:
     """The Prompt: ids in reading order with parents before children, spans back to characters."""
     things = [chunk for chunk in reading.chunks if chunk.role == "entity"]
     for chunk in things:  # a rule may have made style or stuff of a parent after another had nested in it
-        parent = chunk.parent
+        parent = None if chunk.parent is None else real(chunk.parent)
         if parent is not None and (parent.role != "entity" or parent.negated or chunk.negated):
             chunk.parent = None
-    spans, order = _word_spans(things), []
+    mentions = _mentions(reading, things)
+    spans, order = _word_spans([*things, *(one for several in mentions.values() for one in several)]), []
     children: dict[Chunk | None, list[Chunk]] = {}
     for chunk in sorted(things, key=lambda one: (spans[one][0], one.first), reverse=True):
-        children.setdefault(chunk.parent, []).append(chunk)
+        children.setdefault(None if chunk.parent is None else real(chunk.parent), []).append(chunk)
     waiting = children.get(None, [])
     while waiting:  # depth first, in the order of the text
         order.append(waiting.pop())
@@ -137,27 +142,64 @@ def _assemble(text: str, notation: Notation, reading: Reading) -> Prompt:
     ids = {chunk: number for number, chunk in enumerate(order)}
     entities = []
     for chunk in order:
-        start, end = reading.words[spans[chunk][0]].start, reading.words[spans[chunk][1] - 1].end
+        said = [spans[one] for one in (chunk, *mentions.get(chunk, ()))]
+        start, end = reading.words[said[0][0]].start, reading.words[said[0][1] - 1].end
         entities.append(
             Entity(
                 id=ids[chunk],
                 text=text[start:end],
                 span=(start, end),
                 head=chunk.head_text or _text_of(text, reading, chunk.head),
-                attributes=tuple(_text_of(text, reading, place) for place in attributes(reading, chunk)),
+                attributes=_attributes(text, reading, (chunk, *mentions.get(chunk, ()))),
                 count=chunk.count,
-                parent=None if chunk.parent is None else ids[chunk.parent],
+                parent=None if chunk.parent is None else ids[real(chunk.parent)],
                 negated=chunk.negated,
                 rule=chunk.rule,
+                spans=((start, end), *_apart(reading, said)),
             )
         )
     found = []
-    for first, stop, kind, rule in global_phrases(reading, things):
+    for first, stop, kind, rule in global_phrases(reading, [*things, *(c for c in reading.chunks if c.role == "mention")]):
         start, end = reading.words[first].start, reading.words[stop - 1].end
         found.append(Phrase(text[start:end], (start, end), kind, rule))
     found += _syntax_inside(text, notation, entities, found)
     found.sort(key=lambda phrase: phrase.span)
-    return Prompt(text, tuple(entities), tuple(found), (*notation.warnings, *_negations(entities)))
+    warnings = (*notation.warnings, *dict.fromkeys(reading.warnings[:_NAMED_IN_A_WARNING]), *_negations(entities))
+    return Prompt(text, tuple(entities), tuple(found), warnings)
+
+
+def _mentions(reading: Reading, things: list[Chunk]) -> dict[Chunk, list[Chunk]]:
+    """The further mentions of each thing: chunks that are one, and places where a part of it is named apart."""
+    found: dict[Chunk, list[Chunk]] = {}
+    kept = {id(chunk) for chunk in things}
+    apart = [chunk.parent for chunk in things if chunk.parent is not None and chunk.parent.same is not None]
+    for chunk in [*(one for one in reading.chunks if one.role == "mention"), *dict.fromkeys(apart)]:
+        if chunk.same is not None and id(chunk.same) in kept and chunk not in found.get(chunk.same, ()):
+            found.setdefault(chunk.same, []).append(chunk)
+    return found
+
+
+def _apart(reading: Reading, said: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The characters of further mentions, left to right; what touches the first one or another is part of it."""
+    (first, stop), spans = said[0], []
+    for low, high in sorted(said[1:]):
+        if high <= first or low >= stop:
+            if spans and low < spans[-1][1]:
+                spans[-1] = (spans[-1][0], max(high, spans[-1][1]))
+            else:
+                spans.append((low, high))
+    return [(reading.words[low].start, reading.words[high - 1].end) for low, high in spans]
+
+
+def _attributes(text: str, reading: Reading, mentions: Iterable[Chunk]) -> tuple[str, ...]:
+    """What all mentions say, each word of a further one once."""
+    said: list[str] = []
+    for number, chunk in enumerate(mentions):
+        for place in attributes(reading, chunk):
+            word = _text_of(text, reading, place)
+            if number == 0 or word.lower() not in [one.lower() for one in said]:
+                said.append(word)
+    return tuple(said)
 
 
 def _syntax_inside(text: str, notation: Notation, entities: list[Entity], found: list[Phrase]) -> list[Phrase]:
