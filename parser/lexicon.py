@@ -33,6 +33,10 @@ IRREGULAR_PLURALS = {
     "teeth": "tooth", "geese": "goose", "knives": "knife", "leaves": "leaf", "wolves": "wolf", "shelves": "shelf",
     "loaves": "loaf", "glasses": "glasses", "clothes": "clothes", "jeans": "jeans", "pants": "pants",
     "shorts": "shorts", "trousers": "trousers", "mars": "mars", "beaches": "beach", "dresses": "dress", "wives": "wife",
+    "scarves": "scarf", "tomatoes": "tomato", "potatoes": "potato", "skis": "ski", "halves": "half", "hooves": "hoof",
+    "calves": "calf", "elves": "elf", "heroes": "hero", "volcanoes": "volcano", "mangoes": "mango", "busses": "bus",
+    "buses": "bus", "lenses": "lens", "thieves": "thief", "cacti": "cactus", "oxen": "ox", "dice": "dice", "gloves": "glove",
+    "sleeves": "sleeve", "waves": "wave", "caves": "cave", "olives": "olive", "stoves": "stove", "doves": "dove",
 }  # fmt: skip
 
 # -- determiners and numbers ------------------------------------------------------------------------------------------
@@ -111,8 +115,25 @@ MEDIA = words(
     "infographic model figurine macro panorama diorama caricature graffiti oil gouache pastel charcoal ink "
     "woodcut visualization graphic design pixel-art line-art lineart 3d-render stock-photo photography mockup"
 )
+# nouns for the picture itself, where it is spoken of: "the photo shows"
+PICTURES = words(
+    "photo photograph picture image painting illustration drawing scene artwork composition work shot view render sketch "
+    "portrait frame still piece rendering style"
+)
+SHOWING = words(
+    "shows show depicts depict features presents captures portrays displays illustrates represents showcases contains is "
+    "has captured shown focuses"
+)
+LABELS_OF_STYLE = words(
+    "style mood lighting camera composition colors colours color colour palette medium atmosphere quality technique shot "
+    "angle lens perspective effects texture textures theme genre art artist aspect format resolution render tone focus"
+)
+LABELS_OF_ABSENCE = words("avoid exclude negative")
 # nouns of looks and quality: a comma segment that ends in one is style
 STYLE_NOUNS = words(
+    "scenery fantasy genre chibi bloom duo albino monochrome anime manga gothic steampunk vaporwave retrowave synthwave "
+    "horror silhouette thirds rule space hour look effect blur border lora concept sheet editorial still closeup cutaway "
+    "gradient posing pose watercolor monochromatic vignetting dieselpunk solarpunk biopunk cottagecore academia scheme "
     "lighting masterpiece quality resolution style bokeh artstation deviantart pixiv cgsociety behance "
     "photography photorealism realism surrealism impressionism cubism minimalism vaporwave cyberpunk steampunk "
     "aesthetic palette composition dof grain exposure contrast saturation shading raytracing ray-tracing "
@@ -202,7 +223,7 @@ HAVING = words("has have had having features featuring feature featured includes
 MADE_OF = words("made built constructed crafted carved formed composed woven knitted sculpted fashioned")
 FILLED_WITH = words(
     "filled covered topped decorated adorned coated layered lined stuffed loaded packed painted dusted "
-    "garnished sprinkled draped wrapped overgrown engraved embroidered tiled drenched soaked laden strewn "
+    "garnished sprinkled draped wrapped brimming bursting overflowing teeming crammed brimful overgrown engraved embroidered tiled drenched soaked laden strewn "
     "littered full equipped fitted studded encrusted bathed dipped smothered wreathed"
 )
 LINKING_VERBS = words(
@@ -239,6 +260,7 @@ WRITING = words("word words text inscription letters letter slogan caption title
 
 # -- negation ---------------------------------------------------------------------------------------------------------
 
+AVOIDING = words("avoid exclude remove omit skip")
 NEGATING_DETERMINERS = words("no zero neither")
 NEGATING_PREPOSITIONS = words("without sans minus lacking excluding except")
 
@@ -314,7 +336,17 @@ ABSTRACTIONS = words(
     "melody tune music fashion attention advantage importance interest inspiration contemplation concentration "
     "anticipation amusement admiration gratitude relaxation leisure pleasure joy love grief passage eternity "
     "sense past future mind infinity dignity purity innocence youth romance intimacy friendship teamwork unity "
+    "mix glimpse appearance use quality focus hesitation grace calm mood atmosphere vibe ambience aura tone "
     "diversity agreement disbelief architecture voice lullaby sound noise laughter whisper echo applause triumph"
+)
+# what the lexicon knows as an event, a state or a quality, and everybody can point at
+VISIBLE = words(
+    "fire bonfire campfire flame blaze glow shadow shade spotlight halo scar explosion droplet drop beam spark wave dancing "
+    "clutter pattern design vanity wrench heart meter swing tap roll measure ghost skeleton gold patch background streak "
+    "splash puddle reflection rainbow smile laughter bubble wrinkle tear blush light lightning sparkle ripple trail stain "
+    "footprint crack hole scratch dent stripe dot spot line circle square triangle rectangle heart star cross spiral ring "
+    "display exhibit blanket crowd parade couple pair opening entrance corner quiver scales tears rays ray halo spell "
+    "painting drawing photo picture poster portrait sketch print map mural banner label sign letter note text"
 )
 # nouns for a picture as a whole, said of it after a comma: "..., a masterpiece of color and texture"
 VERDICTS = words(
@@ -379,3 +411,5 @@ JOINED_PARTICIPLES = words(
     "colored coloured covered sized shaped styled topped filled lined striped tiled patterned themed inspired "
     "haired eyed legged capped powered driven made painted flavored scented looking"
 )
+# what needs no evidence beyond these lists
+THINGS = CLOTHING | BODY_PARTS | ANIMATE | PARTS | TOOLS | LANDMARKS | VISIBLE

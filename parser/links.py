@@ -85,10 +85,14 @@ def possessive(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
     """
     if reading.gap(before, chunk) not in (["'s"], ["\u2019s"], ["'"], ["\u2019"]):
         return False
-    noun = reading.head(chunk)
-    if before.parent is not None and before.rule in ("worn", "conjunct") and {noun, singular(noun)} & CLOTHING:
+    wearer = before.parent if before.rule in ("worn", "conjunct") else None
+    owner = reading.chunk_before(before.first)
+    led = reading.word(before.first - 1) in ("with", "in") and before.opener in ARTICLES
+    if wearer is None and led and owner is not None and is_animate(reading, owner) and is_animate(reading, before):
+        wearer = owner  # "a girl with an artist's beret"
+    if wearer is not None and is_worn(reading, chunk):
         # the captain is not worn: he says what kind of hat it is
-        wearer, before.role, before.parent = before.parent, "attribute", None
+        before.role, before.parent = "attribute", None
         chunk.first, chunk.modifiers = before.first, [before.head, *chunk.modifiers]
         chunk.opener, chunk.count, chunk.rule = before.opener, before.count, before.rule
         reading.chunks.remove(before)
@@ -194,6 +198,8 @@ def _subject(reading: Reading, before: Chunk, verb: int) -> Chunk | None:
             return joined_before(reading, chunk)[-1]  # the first of several holders
     chain = [chunk for chunk in before.chain() if chunk.is_thing]
     able = [chunk for chunk in chain if is_animate(reading, chunk)]
+    if before.opener in OWNING and before.stop == verb and not is_animate(reading, before):
+        return before  # "their flaky crusts cradling a filling"
     if reading.word(verb) in HAVING and chain:
         return chain[-1]
     if not able:

@@ -17,7 +17,12 @@ from pathlib import Path
 # WordNet's lexicographer files
 _KINDS = {
     3: "a", 4: "a", 5: "n", 6: "t", 7: "a", 8: "b", 9: "a", 10: "k", 11: "a", 12: "a", 13: "t", 14: "g", 15: "p", 16: "a",
-    17: "t", 18: "h", 19: "w", 20: "t", 21: "a", 22: "a", 23: "a", 24: "a", 25: "t", 26: "a", 27: "m", 28: "d",
+    17: "t", 18: "h", 19: "w", 20: "t", 21: "t", 22: "a", 23: "a", 24: "a", 25: "t", 26: "a", 27: "m", 28: "d",
+}  # fmt: skip
+# of the file of what everything is a kind of
+_TOPS = {
+    "person": "h", "animal": "n", "plant": "t", "food": "t", "object": "t", "artifact": "t", "organism": "t", "substance": "m",
+    "physical_object": "t",
 }  # fmt: skip
 _SEEN = frozenset("cbhntm")
 # synsets whose kinds of are worn; the word, and the sense of it that is meant
@@ -90,9 +95,13 @@ def main(folder: Path, out: Path) -> None:
 
     worn, styled = below(_WORN), below(_STYLED)
 
+    tops = {synset: _TOPS[word] for word in _TOPS for synset in indices["noun"].get(word, ())[:1]}
+
     def kind_of(number: str) -> str:
         if number in styled:
             return "s"
+        if number in tops:
+            return tops[number]
         return "c" if number in worn and synsets[number][0] == 6 else _KINDS[synsets[number][0]]
 
     lines = []

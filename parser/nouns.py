@@ -42,7 +42,11 @@ def look_up(word: str) -> Noun | None:
     (Noun(kind='t', seen=9, noun=9), Noun(kind='a', seen=0, noun=9), None)
     """
     table = _table()
-    said = table.get(word) or table.get(_singular(word))
+    one = _singular(word)
+    # "eyes" and "wings" have an entry of their own, for judgements and for badges
+    said = table.get(one) if len(one) > 2 else None
+    if said is None or said[0] == "-":
+        said = table.get(word) or said
     return Noun(said[0], int(said[1]), int(said[2])) if said else None
 
 

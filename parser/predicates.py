@@ -78,6 +78,10 @@ def after_noun(reading: Reading) -> None:
             chunk.extras.append((place, place + 1))  # as French has it: "une chaise bleue"
             place += 1
         owned = chunk.opener in OWNING and reading.pos(place) == "adjective"
+        if chunk.opener in OWNING and reading.word(place) in POSTNOMINAL and reading.pos(place + 1) in ("stop", "comma"):
+            chunk.extras.append((place, place + 1))  # "its lid open"
+            reading.words[place].pos = "adjective"
+            continue
         end = complement_end(reading, place) if owned else None
         if end is not None and reading.pos(end) in ("comma", "stop", "conjunction"):
             chunk.extras.append((place, end))  # "its feathers red and blue"

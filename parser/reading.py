@@ -129,6 +129,11 @@ class Reading:
         low = bisect_left(self.chunks, first, key=lambda chunk: chunk.first)
         return self.chunks[low : bisect_right(self.chunks, stop, key=lambda chunk: chunk.stop)]
 
+    def words_in(self, start: int, end: int) -> range:
+        """The words between two characters."""
+        low = bisect_left(self.words, start, key=lambda word: word.start)
+        return range(low, bisect_left(self.words, end, key=lambda word: word.start))
+
     def drop(self, first: int, stop: int) -> None:
         """Forget the phrases that touch these words."""
         low = bisect_right(self.chunks, first, key=lambda chunk: chunk.stop)

@@ -27,6 +27,7 @@ from attnmod.parser.lexicon import (
     WEARING,
     singular,
 )
+from attnmod.parser.nouns import look_up
 from attnmod.parser.words import Word
 
 _BEFORE_COLOUR = (*OPENERS, "adjective", "comma", "stop", "conjunction")
@@ -285,6 +286,94 @@ def number_of_the_verb(words: list[Word]) -> None:
                 word.pos, word.repaired = "noun", "number_of_the_verb"
 
 
+def compounds(words: list[Word]) -> None:
+    """Two words that are one known noun are nouns, whatever a tagger says of each.
+
+    >>> outline("a fire hydrant next to a wall and two teddy bears")
+    'hydrant x1: fire; wall x1; bears x2: teddy; [relation: next to]'
+    """
+    for first, last in zip(words, words[1:], strict=False):
+        if last.pos not in ("adjective", "adverb", "verb", "noun", "other") or first.pos not in _COMPOUND:
+            continue
+        if last.pos == "noun" and first.pos == "noun":
+            continue
+        noun = look_up(f"{first.lower}_{last.lower}")
+        if noun is None or noun.kind not in "cbhnt" or noun.seen < 7 or _is_verb_phrase(first, last):
+            continue
+        if first.pos == "verb" and not first.participle:
+            first.pos = "noun"
+        last.pos, last.participle, last.repaired = "noun", False, last.repaired or "compounds"
+        last.plural = last.plural or (last.lower.endswith("s") and singular(last.lower) != last.lower)
+
+
+_COMPOUND = ("noun", "adjective", "verb", "other")
+
+
+def _is_verb_phrase(first: Word, last: Word) -> bool:
+    """ "a man jumps rope", "bears fight": both can be read as they are tagged."""
+    return last.pos == "verb" and (last.lower.endswith(("ing", "ed")) or last.subject is not None)
+
+
+def only_nouns(words: list[Word]) -> None:
+    """A word that the lexicon knows as a noun and as nothing else is one.
+
+    >>> outline("a tall hydrant near a wig")
+    'hydrant x1: tall; wig x1; [relation: near]'
+    """
+    for index, word in enumerate(words):
+        if word.pos not in ("adverb", "adjective", "verb") or word.lower in COLOURS | MATERIALS | WEARING | HOLDING:
+            continue
+        noun = look_up(word.lower)
+        after = words[index + 1].pos if index + 1 < len(words) else "stop"
+        if noun is None or noun.noun < 9 or noun.kind not in "cbhntm" or noun.seen < 8 or "-" in word.text:
+            continue
+        if word.lower.endswith(("ing", "ed", "ly", "y")) or after in ("noun", "adjective"):
+            continue
+        word.pos, word.participle, word.repaired = "noun", False, "only_nouns"
+        word.plural = singular(word.lower) != word.lower
+
+
+def verb_after_noun(words: list[Word]) -> None:
+    """After "a" or "the" and a thing in the singular, a word in -s that is a verb as well is the verb.
+
+    >>> outline("the whale glides past a reef")
+    'whale x1; reef x1; [action: glides]; [relation: past]'
+    """
+    for index, word in enumerate(words):
+        if index < 2 or word.pos != "noun" or not word.plural or words[index - 1].pos != "noun" or words[index - 1].plural:
+            continue
+        first = index - 1
+        while first > max(0, index - _FURTHEST) and words[first].pos in ("noun", "adjective"):
+            first -= 1
+        before, after = words[index - 1].lower, words[index + 1].pos if index + 1 < len(words) else "stop"
+        acts = after in ("preposition", "determiner", "possessive", "particle", "adverb")
+        verb = look_up(singular(word.lower))
+        may = verb is None or verb.noun <= 6 or verb.seen <= 3
+        if words[first].lower in (*ARTICLES, "the", "his", "her", "its") and acts and may:
+            if look_up(f"{before}_{word.lower}") is None and _names_a_thing(before):
+                word.pos, word.plural, word.repaired = "verb", False, "verb_after_noun"
+
+
+def _names_a_thing(word: str) -> bool:
+    noun = look_up(word)
+    return singular(word) in ANIMATE or (noun is not None and noun.kind in "cbhntmp")
+
+
+def written_on_signs(words: list[Word]) -> None:
+    """What a sign says, before its noun, describes it.
+
+    >>> outline("a green keep out sign")
+    'sign x1: green, keep, out'
+    """
+    for index in range(2, len(words)):
+        verb, particle, sign = words[index - 2], words[index - 1], words[index]
+        opened = index > 2 and words[index - 3].pos in ("determiner", "adjective", "number")
+        said = particle.lower in ("out", "off", "in", "up", "down", "over", "away", "here", "now")
+        if said and opened and singular(sign.lower) in ("sign", "poster", "banner", "button", "sticker", "label"):
+            verb.pos = particle.pos = "adjective"
+            verb.participle, verb.repaired, sign.pos = False, "", "noun"
+
+
 def age(words: list[Word]) -> None:
     """How old somebody is describes; it is no count.
 
@@ -298,6 +387,8 @@ def age(words: list[Word]) -> None:
 
 REPAIRS: tuple[Callable[[list[Word]], None], ...] = (
     known_words,
+    compounds,
+    only_nouns,
     noun_taken_for_verb,
     adjective_taken_for_noun,
     determiner_without_noun,
@@ -307,6 +398,8 @@ REPAIRS: tuple[Callable[[list[Word]], None], ...] = (
     noun_in_a_list,
     number_of_the_verb,
     age,
+    verb_after_noun,
+    written_on_signs,
 )
 
 

@@ -12,6 +12,7 @@ from attnmod.parser.chunks import Chunk, count_word
 from attnmod.parser.lexicon import (
     ARRANGEMENTS,
     ASPECTS,
+    AVOIDING,
     BACKDROPS,
     BODY_PARTS,
     CLOTHING,
@@ -22,6 +23,7 @@ from attnmod.parser.lexicon import (
     GROUPS,
     HAVING,
     HOLDING,
+    LABELS_OF_ABSENCE,
     LANDMARKS,
     LOOKING,
     MADE_OF,
@@ -44,7 +46,7 @@ from attnmod.parser.lexicon import (
     singular,
 )
 from attnmod.parser.reading import NEAR, Reading
-from attnmod.parser.style import medium, style_tail
+from attnmod.parser.style import bare_tag, labelled, medium, picture_as_subject, style_tail
 
 
 def quoted_text(reading: Reading) -> None:
@@ -355,6 +357,7 @@ def negation(reading: Reading) -> None:
         leads = reading.word(chunk.first - 1)
         said = chunk.opener in NEGATING_DETERMINERS or leads in NEGATING_PREPOSITIONS or leads == "neither"
         said = said or (leads == "not" and chunk.opener != "") or _is_denied(reading, chunk.first - 1)
+        said = said or _is_absent(reading, chunk)
         also = before is not None and (
             reading.gap(before, chunk) in (["or"], ["nor"], [",", "or"])
             or (reading.gap(before, chunk) == ["and"] and not chunk.opener)
@@ -365,6 +368,14 @@ def negation(reading: Reading) -> None:
             before = chunk
         else:
             before = None
+
+
+def _is_absent(reading: Reading, chunk: Chunk) -> bool:
+    """After "--no", "Avoid:" or, at the beginning of a sentence, "Avoid"."""
+    segment = reading.segment_of(chunk.head)
+    if segment is not None and (segment.kind == "absent" or set(segment.label.split()) & LABELS_OF_ABSENCE):
+        return True
+    return reading.word(chunk.first - 1) in AVOIDING and reading.pos(chunk.first - 2) == "stop"
 
 
 def _is_denied(reading: Reading, verb: int) -> bool:
@@ -383,6 +394,8 @@ ROLES: tuple[Callable[[Reading], None], ...] = (
     medium,
     partitive,
     ellipsis,
+    picture_as_subject,
+    labelled,
     style_tail,
     negation,
     scene,
@@ -390,4 +403,5 @@ ROLES: tuple[Callable[[Reading], None], ...] = (
     event,
     abstraction,
     predicate_noun,
+    bare_tag,
 )

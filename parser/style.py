@@ -6,7 +6,24 @@ Rules of the same form as those in `roles`, which lists them all.
 import re
 from bisect import bisect_right
 
-from attnmod.parser.lexicon import MEDIA, NEGATING_DETERMINERS, STYLE_MARKS, STYLE_NOUNS, STYLE_WORDS, TIMES, singular
+from attnmod.parser.chunks import Chunk
+from attnmod.parser.lexicon import (
+    COLOURS,
+    LABELS_OF_ABSENCE,
+    LABELS_OF_STYLE,
+    MATERIALS,
+    MEDIA,
+    NEGATING_DETERMINERS,
+    PICTURES,
+    SHOWING,
+    STYLE_MARKS,
+    STYLE_NOUNS,
+    STYLE_WORDS,
+    THINGS,
+    TIMES,
+    singular,
+)
+from attnmod.parser.nouns import is_known
 from attnmod.parser.reading import NEAR, Reading
 
 _SHOWING = ("of", "showing", "depicting", "featuring")
@@ -46,6 +63,82 @@ def medium(reading: Reading) -> None:
         elif reading.pos(chunk.stop) not in ("comma", "stop"):
             return
         first = None  # "RAW photo, a portrait of"
+
+
+def picture_as_subject(reading: Reading) -> None:
+    """What "the photo shows" is in it; the photo is not.
+
+    >>> outline("The photo shows a goat beside a fence. The image has a warm mood.")
+    'goat x1; fence x1; [style: The photo shows]; [relation: beside]; [style: The image has]; [other: a warm mood]'
+    """
+    for chunk in reading.chunks:
+        if chunk.role != "entity" or chunk.opener not in ("the", "this", "a", "an") or not _is_picture(reading, chunk):
+            continue
+        opens = reading.pos(chunk.first - 1) == "stop"
+        verb = chunk.stop
+        while reading.pos(verb) == "adverb":
+            verb += 1
+        if reading.word(verb) in SHOWING and (opens or chunk.opener == "the"):
+            reading.make_phrase(chunk.first, verb + 1, "style", "picture_as_subject")
+        elif chunk.opener in ("the", "this") and (opens or reading.pos(chunk.first - 1) == "preposition"):
+            if not opens or reading.pos(verb) in ("verb", "be", "possessive") or reading.word(verb) in _SHOWING:
+                reading.make_phrase(chunk.first, chunk.stop, "style", "picture_as_subject")
+
+
+def _is_picture(reading: Reading, chunk: Chunk) -> bool:
+    return singular(reading.head(chunk)) in PICTURES
+
+
+def labelled(reading: Reading) -> None:
+    """What stands after "Style:" and the like is style; after "Avoid:" it is absent.
+
+    >>> outline("Subject: a hen\\nStyle: oil on canvas\\nAvoid: people")
+    'hen x1; not people; [style: oil on canvas]'
+    """
+    for segment in reading.notation.segments:
+        words = set(segment.label.split())
+        if not words & LABELS_OF_STYLE and not words & LABELS_OF_ABSENCE:
+            continue
+        places = reading.words_in(segment.start, segment.end)
+        if len(places) == 0:
+            continue
+        if words & LABELS_OF_STYLE:
+            last = places[-1] if reading.pos(places[-1]) != "stop" else places[-1] - 1
+            if last >= places[0]:
+                reading.make_phrase(places[0], last + 1, "style", "labelled")
+
+
+def bare_tag(reading: Reading) -> None:
+    """A tag of its own that no evidence calls a thing says how the picture looks.
+
+    >>> outline("a heron, fantasy, misty, retro sci - fi, greg rutkowski, reeds")
+    'heron x1; reeds; [style: fantasy]; [style: misty]; [style: retro sci - fi]; [style: greg rutkowski]'
+    """
+    artists = False
+    for number, (first, stop) in enumerate(reading.segments()):
+        artists = artists or "by" in (reading.word(first), reading.word(first + 1))
+        chunks = [chunk for chunk in reading.chunks_in(first, stop) if chunk.role == "entity"]
+        if number == 0 or not chunks or any(chunk.opener or chunk.count for chunk in chunks):
+            continue
+        chunk = chunks[0]
+        rest = [place for place in range(first, stop) if reading.chunk_at(place) is None]
+        alone = len(chunks) == 1 and all(reading.pos(place) in ("adjective", "adverb", "verb") for place in rest)
+        of_the_unseen = chunk.first == first and reading.word(chunk.stop) == "of" and _is_no_thing(reading, chunk, True)
+        if (alone and _is_no_thing(reading, chunk, artists)) or of_the_unseen:
+            reading.make_phrase(first, stop, "style", "bare_tag")
+
+
+def _is_no_thing(reading: Reading, chunk: Chunk, artists: bool) -> bool:
+    """Whether nothing says that this noun can be seen: no list, no lexicon, no colour or material before it."""
+    said = [reading.word(place) for place in range(chunk.first, chunk.stop)]
+    if {said[-1], singular(said[-1])} & THINGS or set(said[:-1]) & (COLOURS | MATERIALS) or said[-1].startswith("<"):
+        return False
+    if reading.pos(chunk.stop) == "verb" and reading.word(chunk.stop).endswith("ing") and not artists:
+        return False
+    noun = reading.noun(chunk)
+    if len(said) > 1 and not is_known(said[0]) and "-" not in said[0] and said[0].isalpha() and len(said) <= 3:
+        return noun is None or artists or not reading.is_compound(chunk)  # a name: "greg rutkowski"
+    return noun is None or noun.kind in "-s" or (noun.kind in "adp" and noun.seen <= 2)
 
 
 def style_tail(reading: Reading) -> None:
