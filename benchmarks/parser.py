@@ -65,7 +65,8 @@ class Example:
 
 
 _THING = re.compile(
-    r"(?P<negated>not )?(?P<head><[^\s>]+>|[^\s:;<]+)(?: x(?P<count>\d+))?(?:: (?P<attributes>[^<]+?))?(?: < (?P<parent>\S+))?"
+    r"(?P<negated>not )?(?P<head><[^\s>]+>|[^\s:;<]+)(?: x(?P<count>\d+))?"
+    r"(?:: (?P<attributes>[^<]+?))?(?: < (?P<parent>\S+))?"
 )
 _PHRASE = re.compile(r"\[(?P<kind>\w+): (?P<words>[^\]]+)\]")
 
@@ -73,8 +74,8 @@ _PHRASE = re.compile(r"\[(?P<kind>\w+): (?P<words>[^\]]+)\]")
 def read_gold(folder: Path = GOLD) -> list[Example]:
     """The gold set, in the notation of `attnmod.parser.describe.outline`.
 
-    Every third prompt of a kind is held out; what is in the folder `blind` was annotated before the parser saw it, and so
-    was what is in `field`, whose every third is kept back. A line break in a prompt is written as "\\n".
+    Every third prompt of a kind is held out; what is in the folder `blind` was annotated before the parser saw it, and
+    so was what is in `field`, whose every third is kept back. A line break in a prompt is written as "\\n".
 
     Raises:
         FileNotFoundError: there is no gold set in the folder.

@@ -261,23 +261,35 @@ def _encodable(text: str) -> str:
 
 
 def load_tokenizer(folder: str | PathLike[str]) -> Any:
-    """The CLIP tokenizer in a folder that has vocab.json and merges.txt, such as a pipeline's `tokenizer`.
+    """The CLIP tokenizer in a folder that has vocab.json and merges.txt, or tokenizer.json, as a pipeline's
+    `tokenizer`.
 
     Raises:
-        FileNotFoundError: the folder or one of the two files is missing.
+        FileNotFoundError: the folder or the files are missing.
+        ValueError: no tokenizer can be made of them.
     """
     path = Path(folder)
     if not path.is_dir():
-        raise FileNotFoundError(f"no tokenizer folder at {path}: it must be a folder with vocab.json and merges.txt")
+        raise FileNotFoundError(
+            f"no tokenizer folder at {path}: it must be a folder with vocab.json and merges.txt, or tokenizer.json"
+        )
+    whole = (path / "tokenizer.json").is_file()
     missing = [name for name in ("vocab.json", "merges.txt") if not (path / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{path} has no {' and no '.join(missing)}: a CLIP tokenizer needs both")
-    from transformers import CLIPTokenizer  # seconds to import, and needed only here
+    if missing and not whole:
+        raise FileNotFoundError(
+            f"{path} has no {' and no '.join(missing)}: a CLIP tokenizer needs both, or tokenizer.json"
+        )
+    from transformers import CLIPTokenizer, CLIPTokenizerFast  # seconds to import, and needed only here
 
-    if (path / "tokenizer_config.json").is_file():
-        tokenizer = CLIPTokenizer.from_pretrained(str(path), local_files_only=True)
-    else:
-        tokenizer = CLIPTokenizer(str(path / "vocab.json"), str(path / "merges.txt"))
+    try:
+        if (path / "tokenizer_config.json").is_file():
+            tokenizer = CLIPTokenizer.from_pretrained(str(path), local_files_only=True)
+        elif whole:
+            tokenizer = CLIPTokenizerFast(tokenizer_file=str(path / "tokenizer.json"))
+        else:
+            tokenizer = CLIPTokenizer(str(path / "vocab.json"), str(path / "merges.txt"))
+    except Exception as error:  # whatever a library makes of a broken file
+        raise ValueError(f"no tokenizer can be made of {path}: {type(error).__name__}: {error}") from error
     if tokenizer.model_max_length > 100_000:
         tokenizer.model_max_length = CLIP_LENGTH
     return tokenizer

@@ -74,11 +74,14 @@ class Chunk:
         """This chunk, its parent, and so on."""
         chain: list[Chunk] = [self]
         while (parent := _above(chain[-1])) is not None:
+            if any(parent is one for one in chain):
+                raise RuntimeError("cycle")
             chain.append(parent)
         return chain
 
 
-# words before the noun's adjectives: "all of the other two". More are no sentence, and each would be read anew from here
+# words before the noun's adjectives: "all of the other two". More are no sentence, and each would be read anew from
+# here
 _MOST_OPENERS = 6
 
 

@@ -17,6 +17,9 @@ def describe(prompt: Prompt, *, colour: bool = False) -> str:
         colour: ANSI colours, one for each entity; the text is printed with its entities' words coloured.
     """
     lines = [_painted_text(prompt) if colour else escaped(prompt.text) or "(empty prompt)", ""]
+    if len(prompt.segments) > 1:
+        lines += ["read piece by piece:"]
+        lines += [f'  {kind:<9}"{escaped(prompt.text[start:end])}"' for start, end, kind in prompt.segments] + [""]
     lines += _entity_lines(prompt, colour) or ["no entities: nothing will be masked"]
     if prompt.globals:
         lines += ["", "seen by every patch:"]
@@ -43,7 +46,7 @@ def _entity_lines(prompt: Prompt, colour: bool) -> list[str]:
     waiting = [(entity, "", "") for entity in reversed(children.get(None, []))]
     while waiting:
         entity, branch, below = waiting.pop()
-        lines.append(f"{branch}{_entity_line(entity, colour)}")
+        lines.append(f"{branch}{_entity_line(prompt.text, entity, colour)}")
         inner = children.get(entity.id, [])
         last = inner[-1] if inner else None
         for child in reversed(inner):
@@ -57,7 +60,7 @@ def _entity_lines(prompt: Prompt, colour: bool) -> list[str]:
     return lines
 
 
-def _entity_line(entity: Entity, colour: bool) -> str:
+def _entity_line(text: str, entity: Entity, colour: bool) -> str:
     name = f'{entity.id} "{escaped(entity.text)}"'
     facts = [f"head {escaped(entity.head)}"]
     if entity.attributes:
@@ -66,6 +69,8 @@ def _entity_line(entity: Entity, colour: bool) -> str:
         facts.append(f"count {entity.count}")
     if entity.negated:
         facts.append("negated")
+    if len(entity.spans) > 1:
+        facts.append("also " + ", ".join(f'"{escaped(text[start:end])}"' for start, end in entity.spans[1:]))
     facts.append(f"rule {entity.rule}")
     return f"{paint(name, entity.id) if colour else name}  {'; '.join(facts)}"
 

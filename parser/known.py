@@ -48,6 +48,8 @@ def known_words(words: list[Word]) -> None:
             word.pos = "conjunction"  # "a cat an a dog", mistyped
         elif word.lower in ("a", "an", "the") and word.pos != "determiner":
             word.pos = "determiner"
+        elif word.lower == "next" and _next_is(words, index, "to"):
+            word.pos = "adverb"
         elif word.lower in ("left", "right") and _next_is(words, index, "of") and before in ("noun", "verb", "be"):
             word.pos = "preposition"  # "a goat right of a drum"
         elif word.lower in ("2d", "3d", "hd") and after in ("noun", "adjective"):

@@ -1,20 +1,24 @@
 """Which stretches of a text are not English: another script, or another language's little words."""
 
 import re
+from itertools import pairwise
 
 from attnmod.parser.lexicon import words
 from attnmod.parser.nouns import is_known
 
 # little words of some other languages that English, names and artists' names do not have
 _FOREIGN = words(
-    "un une les avec dans et sur est del los las con una y eine einen einem einer ein und mit der das ist auf im il gli "
-    "della uma com na em een het dans sous avec devant chez sin por para unos dos ist sind nella degli og och som av med "
+    "un une les avec dans et sur est del los las con una y eine einen einem einer ein und mit der das ist auf im il "
+    "gli "
+    "della uma com na em een het dans sous avec devant chez sin por para unos dos ist sind nella degli og och som av "
+    "med "
     "jest oraz nad pod pour aux entre sopra sotto ao dos das os um vor neben unter sobre junto"
 )
 # as little, but said in English and in names too: they count beside one of those above
 _SHARED = words("la le el de di a in en an on pas do da du van von des se su al o i e")
 _ENGLISH = words(
-    "a an the and or of in on at with to by from for is are was were be it its his her their this that these those as into "
+    "a an the and or of in on at with to by from for is are was were be it its his her their this that these those "
+    "as into "
     "near over under behind beside between above below through while who which has have no without up down out very "
     "wearing holding standing sitting one two three looking"
 )
@@ -29,19 +33,14 @@ def foreign_stretches(plain: str, segments: list[tuple[int, int]]) -> list[tuple
     """Where no English is written: runs of another script, and segments or clauses of another language.
 
     >>> foreign_stretches("a red cat, un chien noir sur un toit", [(0, 36)])
-    [(10, 36)]
+    [(9, 36)]
     """
     found = []
     for start, end in segments:
         edges = [start, *(match.start() for match in re.finditer("[,;]", plain[start:end]))]
         edges = [start, *(start + place for place in edges[1:]), end]
-        said = plain[start:end]
-        if _is_foreign(said):
-            found.append((start, end))
-            continue
-        for low, high in zip(edges, edges[1:], strict=False):
-            if len(edges) > 2 and _is_foreign(plain[low:high]):
-                found.append((low, high))
+        clauses = [(low, high) for low, high in pairwise(edges) if _is_foreign(plain[low:high])]
+        found += clauses or ([(start, end)] if _is_foreign(plain[start:end]) else [])
     return _merged(sorted([*found, *_other_scripts(plain)]))
 
 

@@ -35,7 +35,8 @@ IRREGULAR_PLURALS = {
     "shorts": "shorts", "trousers": "trousers", "mars": "mars", "beaches": "beach", "dresses": "dress", "wives": "wife",
     "scarves": "scarf", "tomatoes": "tomato", "potatoes": "potato", "skis": "ski", "halves": "half", "hooves": "hoof",
     "calves": "calf", "elves": "elf", "heroes": "hero", "volcanoes": "volcano", "mangoes": "mango", "busses": "bus",
-    "buses": "bus", "lenses": "lens", "thieves": "thief", "cacti": "cactus", "oxen": "ox", "dice": "dice", "gloves": "glove",
+    "buses": "bus", "lenses": "lens", "thieves": "thief", "cacti": "cactus", "oxen": "ox", "dice": "dice",
+    "gloves": "glove",
     "sleeves": "sleeve", "waves": "wave", "caves": "cave", "olives": "olive", "stoves": "stove", "doves": "dove",
 }  # fmt: skip
 
@@ -113,26 +114,31 @@ MEDIA = words(
     "engraving etching lithograph collage mosaic fresco view scene depiction representation still selfie polaroid "
     "pencil vector logo icon sticker clipart cinemagraph screenshot footage film video concept diagram "
     "infographic model figurine macro panorama diorama caricature graffiti oil gouache pastel charcoal ink "
-    "woodcut visualization graphic design pixel-art line-art lineart 3d-render stock-photo photography mockup"
+    "woodcut blueprint cutaway cover character card knolling exposure visualization graphic design pixel-art "
+    "line-art lineart 3d-render stock-photo photography mockup"
 )
 # nouns for the picture itself, where it is spoken of: "the photo shows"
 PICTURES = words(
-    "photo photograph picture image painting illustration drawing scene artwork composition work shot view render sketch "
-    "portrait frame still piece rendering style"
+    "photo photograph picture image painting illustration drawing scene artwork composition work shot view render "
+    "sketch "
+    "portrait frame still rendering"
 )
 SHOWING = words(
-    "shows show depicts depict features presents captures portrays displays illustrates represents showcases contains is "
+    "shows show depicts depict features presents captures portrays displays illustrates represents showcases "
+    "contains is "
     "has captured shown focuses"
 )
 LABELS_OF_STYLE = words(
-    "style mood lighting camera composition colors colours color colour palette medium atmosphere quality technique shot "
+    "style mood lighting camera composition colors colours color colour palette medium atmosphere quality technique "
+    "shot "
     "angle lens perspective effects texture textures theme genre art artist aspect format resolution render tone focus"
 )
 LABELS_OF_ABSENCE = words("avoid exclude negative")
 # nouns of looks and quality: a comma segment that ends in one is style
 STYLE_NOUNS = words(
-    "scenery fantasy genre chibi bloom duo albino monochrome anime manga gothic steampunk vaporwave retrowave synthwave "
-    "horror silhouette thirds rule space hour look effect blur border lora concept sheet editorial still closeup cutaway "
+    "scenery fantasy genre chibi bloom duo albino monochrome anime manga gothic steampunk vaporwave retrowave "
+    "synthwave "
+    "horror silhouette thirds rule space hour look effect blur lora concept sheet editorial still closeup cutaway "
     "gradient posing pose watercolor monochromatic vignetting dieselpunk solarpunk biopunk cottagecore academia scheme "
     "lighting masterpiece quality resolution style bokeh artstation deviantart pixiv cgsociety behance "
     "photography photorealism realism surrealism impressionism cubism minimalism vaporwave cyberpunk steampunk "
@@ -204,6 +210,9 @@ SURFACE_PLACES = words(
 )
 # grounds that are surfaces of the scene only with "on" or "against"
 BACKDROPS = words("background backdrop")
+# as tags they are things: the first in any case, the second if they are described ("stormy sea")
+ALWAYS_THINGS = words("castle snow smoke ruin pond sky")
+DESCRIBED_PLACES = words("sea ocean sky street alley road field garden room wall path rooftop nursery")
 # where, in a word: a scene as a tag ("1girl, outdoors")
 WHEREABOUTS = words("outdoors indoors outside inside underwater outdoor indoor")
 # before the name of a place: a thing of that name
@@ -223,7 +232,8 @@ HAVING = words("has have had having features featuring feature featured includes
 MADE_OF = words("made built constructed crafted carved formed composed woven knitted sculpted fashioned")
 FILLED_WITH = words(
     "filled covered topped decorated adorned coated layered lined stuffed loaded packed painted dusted "
-    "garnished sprinkled draped wrapped brimming bursting overflowing teeming crammed brimful overgrown engraved embroidered tiled drenched soaked laden strewn "
+    "garnished sprinkled draped wrapped brimming bursting overflowing teeming crammed brimful overgrown engraved "
+    "embroidered tiled drenched soaked laden strewn "
     "littered full equipped fitted studded encrusted bathed dipped smothered wreathed"
 )
 LINKING_VERBS = words(
@@ -267,6 +277,9 @@ NEGATING_PREPOSITIONS = words("without sans minus lacking excluding except")
 # -- kinds of things --------------------------------------------------------------------------------------------------
 
 CLOTHING = words(
+    "headphone halo tiara eyepatch choker earring necklace bracelet headband hairband goggle monocle headset hoodie "
+    "overcoat "
+    "wig gauntlet breastplate visor beanie backpack tracksuit waistcoat wetsuit leotard stocking sock bandana brooch "
     "dress shirt t-shirt tshirt jacket coat suit hat cap pants jeans shorts skirt sweater hoodie uniform costume "
     "robe gown kimono sari scarf gloves shoe boot sneaker sandal sock tie bow-tie vest blouse trousers leggings "
     "bikini swimsuit tuxedo armor armour cloak cape apron helmet mask glasses sunglasses goggles outfit clothes "
@@ -275,11 +288,13 @@ CLOTHING = words(
     "wear footwear sportswear underwear peacoat parka necktie bandana lingerie stockings corset loincloth"
 )
 BODY_PARTS = words(
+    "horn bun twintail forearm fist finger forehead chin shoulder chest lap thigh eyelid dreadlock curl stubble plume "
     "hair eye beard mustache moustache face skin nose ear arm leg hand foot finger lip mouth tooth tail wing fur "
     "claw paw mane whisker beak tattoo freckle braid ponytail bangs eyebrow eyelash cheek smile "
     "muscle fang tusk antler pigtail haircut hairstyle tongue neck nostril elbow knee wrist ankle"
 )
 PEOPLE = words(
+    "paladin samurai blacksmith beekeeper mechanic gardener tailor monk diver "
     "man woman person boy girl child kid baby toddler guy lady gentleman couple adult teenager student teacher "
     "doctor nurse chef soldier knight king queen prince princess wizard witch astronaut cowboy pirate ninja "
     "samurai warrior player athlete dancer artist musician singer farmer worker fisherman policeman officer "
@@ -296,7 +311,8 @@ MALE = words(
     "grandfather grandpa monk priest lord emperor uncle waiter actor samurai clown"
 )
 FEMALE = words(
-    "woman girl lady queen princess witch mermaid bride mother mom daughter sister wife grandmother grandma nun waitress "
+    "woman girl lady queen princess witch mermaid bride mother mom daughter sister wife grandmother grandma nun "
+    "waitress "
     "actress maid goddess empress aunt ballerina"
 )
 ANIMALS = words(
@@ -336,15 +352,19 @@ ABSTRACTIONS = words(
     "melody tune music fashion attention advantage importance interest inspiration contemplation concentration "
     "anticipation amusement admiration gratitude relaxation leisure pleasure joy love grief passage eternity "
     "sense past future mind infinity dignity purity innocence youth romance intimacy friendship teamwork unity "
+    "palette viewer bokeh saturation composition manner storytelling perspective editorial childhood "
     "mix glimpse appearance use quality focus hesitation grace calm mood atmosphere vibe ambience aura tone "
     "diversity agreement disbelief architecture voice lullaby sound noise laughter whisper echo applause triumph"
 )
 # what the lexicon knows as an event, a state or a quality, and everybody can point at
 VISIBLE = words(
-    "fire bonfire campfire flame blaze glow shadow shade spotlight halo scar explosion droplet drop beam spark wave dancing "
-    "clutter pattern design vanity wrench heart meter swing tap roll measure ghost skeleton gold patch background streak "
-    "splash puddle reflection rainbow smile laughter bubble wrinkle tear blush light lightning sparkle ripple trail stain "
-    "footprint crack hole scratch dent stripe dot spot line circle square triangle rectangle heart star cross spiral ring "
+    "fire bonfire campfire flame blaze glow shadow shade spotlight halo scar explosion droplet drop beam spark wave "
+    "dancing "
+    "clutter pattern design vanity wrench heart meter swing tap roll measure ghost skeleton gold patch background "
+    "streak "
+    "splash puddle rainbow smile laughter bubble wrinkle tear blush light lightning sparkle ripple trail stain "
+    "footprint crack hole scratch dent stripe dot spot line circle square triangle rectangle heart star cross spiral "
+    "ring "
     "display exhibit blanket crowd parade couple pair opening entrance corner quiver scales tears rays ray halo spell "
     "painting drawing photo picture poster portrait sketch print map mural banner label sign letter note text"
 )

@@ -21,7 +21,6 @@ from attnmod.parser.lexicon import (
     MATERIALS,
     OWNING,
     PARTS,
-    PEOPLE,
     TOOLS,
     WEARING,
     singular,
@@ -62,7 +61,7 @@ def nest(reading: Reading) -> None:
 def _adopt(reading: Reading, parent: Chunk, child: Chunk, linked: Iterable[int]) -> bool:
     """Nest; the words that tie the two belong to the parent."""
     above = parent.chain()
-    if real(parent) is child or real(parent).negated or not parent.is_thing or child in above:
+    if child.same is not None or real(parent) is child or real(parent).negated or not parent.is_thing or child in above:
         return False
     if len(above) + child.height > MAX_NESTING:
         return False
@@ -87,6 +86,8 @@ def possessive(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
         return False
     wearer = before.parent if before.rule in ("worn", "conjunct") else None
     owner = reading.chunk_before(before.first)
+    if owner is not None and owner.rule in ("worn", "conjunct") and reading.gap(owner, before) in (["and"], [","]):
+        wearer = wearer or owner.parent
     led = reading.word(before.first - 1) in ("with", "in") and before.opener in ARTICLES
     if wearer is None and led and owner is not None and is_animate(reading, owner) and is_animate(reading, before):
         wearer = owner  # "a girl with an artist's beret"
@@ -142,7 +143,8 @@ def of_part(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
         if not _adopt(reading, chunk, before, [before.stop]):
             before.parent = above
             return False
-        chunk.parent = above
+        if above is not None and chunk.same is None and not any(real(one) is chunk for one in above.chain()):
+            chunk.parent = above
         before.rule = "of_part" if before.rule == "noun_phrase" else before.rule
         return True
     return _adopt(reading, before, chunk, [before.stop])
@@ -198,6 +200,13 @@ def _subject(reading: Reading, before: Chunk, verb: int) -> Chunk | None:
             return joined_before(reading, chunk)[-1]  # the first of several holders
     chain = [chunk for chunk in before.chain() if chunk.is_thing]
     able = [chunk for chunk in chain if is_animate(reading, chunk)]
+    wears = reading.word(verb) in WEARING and reading.words[verb].subject is None
+    if able and wears and not any(reading.is_person(real(one)) for one in able):
+        # "a man holding a dog while wearing a hat"
+        people = [one for one in reading.earlier(before.first) if one.is_thing and reading.is_person(real(one))]
+        apart = reading.word(verb - 1) in ("while", "and", ",")
+        if people and apart and not reading.stop_between(people[0].stop, verb):
+            return people[0]
     if before.opener in OWNING and before.stop == verb and not is_animate(reading, before):
         return before  # "their flaky crusts cradling a filling"
     if reading.word(verb) in HAVING and chain:
@@ -305,7 +314,8 @@ def made_of(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
         reading.linked.update(range(before.stop, chunk.first))
         chunk.role, chunk.rule, chunk.parent = "attribute", "made_of", before
         return True
-    before.extras.append((participle, participle + 1))
+    if not reading.word(participle).endswith("ing"):
+        before.extras.append((participle, participle + 1))
     return _adopt(reading, before, chunk, range(participle, chunk.first))
 
 
@@ -353,6 +363,9 @@ def conjunct(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
         noun = reading.head(chunk)
         if fresh or before.opener or not {noun, singular(noun)} & (BODY_PARTS | CLOTHING | PARTS):
             return False  # ", holding hands, cherry blossoms"
+    if is_worn_or_body(reading, chunk) and not is_animate(reading, parent):
+        # "a hat with a ribbon, gloves and boots": worn by who wears the hat
+        parent = next((one for one in parent.chain() if is_animate(reading, one)), parent)
     return _adopt(reading, parent, chunk, range(before.stop, chunk.first))
 
 

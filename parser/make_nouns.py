@@ -4,9 +4,9 @@
 
 A line a noun: the word, the kind of thing that it mostly names, and two digits: how much of its use as a noun is for
 things that can be seen (0 to 9), and how much of its use is as a noun at all. Use is counted in WordNet's own tagged
-texts, with a little for senses that occur in none. Kinds: c clothing, b body, h human, n animal, t other thing, m stuff,
-p place, w weather and light, s style, medium or genre, d time, a abstract, - a word that is no noun. The licence lies
-beside the file.
+texts, with a little for senses that occur in none. Kinds: c clothing, b body, h human, n animal, t other thing, m
+stuff, p place, w weather and light, s style, medium or genre, d time, a abstract, - a word that is no noun. The
+licence lies beside the file.
 """
 
 import re
@@ -16,23 +16,27 @@ from pathlib import Path
 
 # WordNet's lexicographer files
 _KINDS = {
-    3: "a", 4: "a", 5: "n", 6: "t", 7: "a", 8: "b", 9: "a", 10: "k", 11: "a", 12: "a", 13: "t", 14: "g", 15: "p", 16: "a",
+    3: "a", 4: "a", 5: "n", 6: "t", 7: "a", 8: "b", 9: "a", 10: "k", 11: "a", 12: "a", 13: "t", 14: "g", 15: "p", 16:
+        "a",
     17: "t", 18: "h", 19: "w", 20: "t", 21: "t", 22: "a", 23: "a", 24: "a", 25: "t", 26: "a", 27: "m", 28: "d",
 }  # fmt: skip
 # of the file of what everything is a kind of
 _TOPS = {
-    "person": "h", "animal": "n", "plant": "t", "food": "t", "object": "t", "artifact": "t", "organism": "t", "substance": "m",
+    "person": "h", "animal": "n", "plant": "t", "food": "t", "object": "t", "artifact": "t", "organism": "t",
+    "substance": "m",
     "physical_object": "t",
 }  # fmt: skip
 _SEEN = frozenset("cbhntm")
 # synsets whose kinds of are worn; the word, and the sense of it that is meant
 _WORN = (
-    ("clothing", 1), ("garment", 1), ("footwear", 1), ("footwear", 2), ("headdress", 1), ("accessory", 1), ("jewelry", 1),
+    ("clothing", 1), ("garment", 1), ("footwear", 1), ("footwear", 2), ("headdress", 1), ("accessory", 1), ("jewelry",
+    1),
     ("body_armor", 1), ("spectacles", 1), ("uniform", 1), ("adornment", 1), ("mask", 1), ("mask", 4), ("hairpiece", 1),
     ("goggles", 1), ("handwear", 1), ("neckwear", 1), ("belt", 2), ("backpack", 1), ("life_jacket", 1), ("armor", 1),
 )  # fmt: skip
 _STYLED = (
-    ("genre", 1), ("artistic_style", 1), ("style", 1), ("photography", 1), ("print", 2), ("picture", 1), ("graphic_art", 1),
+    ("genre", 1), ("artistic_style", 1), ("style", 1), ("photography", 1), ("print", 2), ("picture", 1),
+    ("graphic_art", 1),
     ("art_form", 1), ("perspective", 2), ("painting", 2), ("art_movement", 1), ("film", 1),
 )  # fmt: skip
 _PLAIN = re.compile(r"[a-z]+(?:-[a-z]+){0,2}")
@@ -80,7 +84,9 @@ def main(folder: Path, out: Path) -> None:
     counts = read_counts(folder)
 
     def below(roots: tuple[tuple[str, int], ...]) -> set[str]:
-        found = {indices["noun"][word][sense - 1] for word, sense in roots if len(indices["noun"].get(word, ())) >= sense}
+        found = {
+            indices["noun"][word][sense - 1] for word, sense in roots if len(indices["noun"].get(word, ())) >= sense
+        }
         under = defaultdict(list)
         for number, (_, above, _) in synsets.items():
             for one in above:
@@ -120,9 +126,8 @@ def main(folder: Path, out: Path) -> None:
             for name in ("verb", "adj", "adv")
             for number in range(1, len(indices[name].get(word, ())) + 1)
         )
-        if len(parts) > 1 and (best not in "cbhntms" or seen < 0.5 * total):
-            if best != "s":
-                continue  # of compounds only things are looked for
+        if len(parts) > 1 and best != "s" and (best not in "cbhntm" or seen < 0.5 * total):
+            continue  # of compounds only things are looked for
         kind = {"g": "t", "k": "a"}.get(best, best)
         lines.append(f"{word} {kind}{int(9 * seen / total)}{int(9 * total / (total + other))}")
     known = set(indices["noun"])

@@ -6,8 +6,8 @@
     NovelAI        1.3::silver helmet:: {{hat}}
     Compel         hat++ (red hat)--
 
-A mark is a stretch of the raw text and what it is; `notation` blanks them out for the grammar, `weights` takes them out of
-what is encoded. Every pattern is linear: none looks further than the text that it takes.
+A mark is a stretch of the raw text and what it is; `notation` blanks them out for the grammar, `weights` takes them
+out of what is encoded. Every pattern is linear: none looks further than the text that it takes.
 """
 
 import re
@@ -26,7 +26,7 @@ _MARK = re.compile(
     | (?P<flag>(?:(?<=\s)|^)(?:--|\u2014|\u2013)(?P<name>[A-Za-z]{1,20})\b)
     | (?P<chunk>\b(?:BREAK|AND)\b)
     | (?P<number>(?<![\w.:])-?(?:\d{1,3}(?:\.\d{1,6})?|\.\d{1,6})::(?=\s{0,3}[^\s:\d.]))
-    | (?P<colons>::-?(?:\d{1,6}(?:\.\d{1,6})?|\.\d{1,6})?(?![\d.]*::))
+    | (?P<colons>::(?:-?(?:\d{1,6}(?:\.\d{1,6})?|\.\d{1,6}))?(?![\d.]*::))
     | (?P<weight>:[ ]{0,8}-?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})[ ]{0,8}(?=[)\]}]))
     | (?P<signs>(?<=[\w)\]])(?:\+{1,200}|-{2,200})(?=[\s,.;)\]]|$))
     | (?P<bracket>[()\[\]{}])
@@ -44,7 +44,29 @@ _BARE = frozenset(
 _FLAGS = (
     _WORDED
     | _BARE
-    | frozenset("ar aspect s stylize c chaos q quality seed iw w weird stop repeat r ow cw sw no".split())
+    | frozenset(
+        [
+            "ar",
+            "aspect",
+            "s",
+            "stylize",
+            "c",
+            "chaos",
+            "q",
+            "quality",
+            "seed",
+            "iw",
+            "w",
+            "weird",
+            "stop",
+            "repeat",
+            "r",
+            "ow",
+            "cw",
+            "sw",
+            "no",
+        ]
+    )
 )
 _VALUE = re.compile(r"[ \t]{1,8}(?:https?://\S{1,500}|-?\d[\d.:/xX,]{0,20}\b)")
 _VALUE_WORD = re.compile(r"[ \t]{1,8}[\w.:/-]{1,40}")
@@ -97,7 +119,7 @@ def find_marks(text: str) -> list[Mark]:
         place = end
     _pair(marks)
     _find_choices(text, marks)
-    return [mark for mark in _renumbered(marks)]
+    return _renumbered(marks)
 
 
 def _is_shouted(text: str) -> bool:

@@ -1,21 +1,22 @@
 """One thing, several mentions: "A copper kettle ... The kettle", "She wears a hat", "a clerk, his glasses".
 
-A mention is a chunk of the role "mention" that knows which chunk it is the `same` as. It nests like any other: what "The
-kettle has" is nested in that mention, so that the words of a part stay inside the words of its owner. Where two things
-are equally likely, none is meant, and a warning says so.
+A mention is a chunk of the role "mention" that knows which chunk it is the `same` as. It nests like any other: what
+"The kettle has" is nested in that mention, so that the words of a part stay inside the words of its owner. Where two
+things are equally likely, none is meant, and a warning says so.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterator
 
 from attnmod.parser.chunks import Chunk
-from attnmod.parser.lexicon import ARTICLES, COLOURS, FEMALE, MALE, MATERIALS, singular, words
+from attnmod.parser.lexicon import COLOURS, FEMALE, MALE, MATERIALS, singular, words
 from attnmod.parser.reading import Reading
 
 _DEFINITE = frozenset(("the", "this", "that", "these", "those"))
 # what makes "the second car" another one
 _OTHERS = words(
-    "other second third fourth fifth last next first another nearest left right middle upper lower one different former "
+    "other second third fourth fifth last next first another nearest left right middle upper lower one different "
+    "former "
     "latter remaining same"
 )
 _PRONOUNS = {"he": "his", "she": "her", "it": "its", "they": "their"}
@@ -28,7 +29,8 @@ def pronouns(reading: Reading) -> None:
     'boy x1; hair: curly < boy; balloon x1 < boy; bench x1; [action: sits]; [relation: on]'
     """
     for place, word in enumerate(reading.words):
-        if word.lower not in _PRONOUNS or reading.chunk_at(place) is not None:
+        led = reading.pos(place - 1) in ("preposition", "verb")  # "the flowers in it"
+        if word.lower not in _PRONOUNS or reading.chunk_at(place) is not None or led:
             continue
         after = next((p for p in range(place + 1, place + 4) if reading.pos(p) not in ("adverb", "particle")), place)
         if reading.pos(after) not in ("verb", "be", "noun"):
@@ -55,7 +57,7 @@ def same_thing(reading: Reading) -> None:
         key = (singular(noun.lower), noun.plural)
         earlier = named.setdefault(key, [])
         is_tag = not chunk.opener and chunk.count is None and reading.is_whole_tag(chunk)
-        definite = chunk.opener in _DEFINITE and not reading.pos(chunk.first - 1) == "possessive"
+        definite = chunk.opener in _DEFINITE and reading.pos(chunk.first - 1) != "possessive"
         if earlier and (definite or is_tag):
             fitting = [one for one in earlier if _may_be(reading, one, chunk, is_tag)]
             if len(fitting) == 1 or (fitting and is_tag):
@@ -139,6 +141,11 @@ def real(chunk: Chunk) -> Chunk:
     return chunk.same if chunk.same is not None else chunk
 
 
+def is_above(thing: Chunk, chunk: Chunk) -> bool:
+    """Whether a thing is what a chunk is, or is nested in."""
+    return any(real(one) is thing for one in chunk.chain())
+
+
 def place_apart(owner: Chunk, child: Chunk, rule: str) -> Chunk:
     """A mention of the owner where the words of its part are, for a part that is named elsewhere than it."""
     return Chunk(child.first, child.stop, child.head, role="mention", rule=rule, same=real(owner))
@@ -151,7 +158,3 @@ def _name(reading: Reading, chunk: Chunk) -> str:
 def _warn(reading: Reading, chunk: Chunk, fitting: list[Chunk]) -> None:
     names = " or ".join(repr(_name(reading, one)) for one in fitting[:3])
     reading.warnings.append(f"{_name(reading, chunk)!r} can mean {names}: its words are global")
-
-
-def is_indefinite(chunk: Chunk) -> bool:
-    return chunk.opener in ARTICLES

@@ -9,10 +9,12 @@ import re
 import unicodedata
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from attnmod.parser.languages import foreign_stretches
 from attnmod.parser.lexicon import words
 from attnmod.parser.marks import Mark, find_marks
+from attnmod.parser.nouns import look_up
 
 # what lies beyond is global: text encoders read 77 tokens, a few hundred characters, or some times that
 MAX_CHARACTERS = 20_000
@@ -66,7 +68,8 @@ _WEIGHS = frozenset(("weight", "signs", "number", "colons", "when"))
 # what a colon may stand behind at the beginning of a line; "left: a cat" is language
 LABELS = words(
     "subject scene style setting background foreground mood lighting light camera composition colors colours palette "
-    "medium details detail environment clothing outfit pose prompt title description caption character characters action "
+    "medium details detail environment clothing outfit pose prompt title description caption character characters "
+    "action "
     "atmosphere quality technique location time weather shot angle lens perspective effects texture textures materials "
     "main focus avoid exclude negative theme genre art artist aspect format resolution render tone emotion expression "
     "appearance features props objects elements accessories hair face image picture photo color colour subjects"
@@ -82,12 +85,19 @@ TIGHT_COMMA = re.compile(r"(?<=[^\s,]),(?=[^\s,])(?!(?<=\d,)\d{3}(?!\w))")
 # what people put between tags, and a dash that hangs on a word: "a dog- brown -"
 _SEPARATOR = re.compile(r"[|\u2022\u00b7](?=\s|$)|(?<=\w)-(?=\s)|(?<=\s)//?(?=\s)")
 _RUBBLE = re.compile(r"[^\w\s]{9,}|(?<!\S)[^\w\s,.;:!?()'\"&-]{3,}(?!\S)|_{2,}")
-_LONG = re.compile(r"\S{%d,}" % (_LONGEST_WORD + 1))
+_LONG = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
+# Pony's words for quality, weights without their brackets, and DiffusionDB's "8 k" and "1 9 7 0 s"
+_TECHNICAL = re.compile(
+    r"(?<!\w)(?:score_\d(?:_up)?|source_\w{1,20}|rating_\w{1,20})(?!\w)"
+    r"|(?<=[^\W\d]):\d(?:\.\d{1,4})?(?=\s{0,4}(?:,|$))"
+    r"|(?<![\w.])(?:\d (?:\d )+(?:mm|s|k|p)?|\d{1,4} (?:k|mm|p|d|fps))(?![\w])|(?<![\w.])f / ?\d(?: ?\. ?\d)?(?!\w)"
+)
 _UNDERSCORE = re.compile(r"(?<=\w)_(?=\w)")
 _HYPHEN = re.compile(r"(?<!\w)(\w{1,12}) - (\w{1,12})(?!\w)")
 _BEFORE_HYPHEN = words(
-    "sci hi lo low high ultra hyper semi post pre well half full self multi non neo retro mid wide t x photo art award eye "
-    "cel anti close sub super mega bio cyber steam two three four one long short"
+    "sci hi lo low high ultra hyper semi post pre well half full self multi non neo retro mid wide t x photo art "
+    "award eye "
+    "cel cross re co anti close sub super mega bio cyber steam two three four one long short"
 )
 _AFTER_HYPHEN = words(
     "fi tech poly realistic punk winning up art shirt ray res resolution level angle detailed detail noir deco quality "
@@ -114,7 +124,7 @@ def read_notation(text: str, *, english: bool = True) -> Notation:
     characters = list(map(_plain, text))
     borders = _hide(text, marks, characters, notation)
     plain = "".join(characters)
-    for pattern in (_RUBBLE, _LONG):
+    for pattern in (_RUBBLE, _LONG, *((_TECHNICAL,) if english else ())):
         plain = pattern.sub(lambda match: " " * len(match[0]), plain)
     if english:
         plain = _UNDERSCORE.sub(" ", plain)
@@ -139,7 +149,7 @@ def read_notation(text: str, *, english: bool = True) -> Notation:
 def _hide(text: str, marks: list[Mark], characters: list[str], notation: Notation) -> list[tuple[int, str]]:
     """Blank out the marks. Returns where segments begin, by what: a line break, or what "--no" takes away."""
     weighs = any(mark.kind in _WEIGHS or mark.choice or mark.text in ("[", "{") for mark in marks)
-    weighs = weighs or any(one.text == two.text == "(" and one.end == two.start for one, two in zip(marks, marks[1:]))
+    weighs = weighs or any(one.text == two.text == "(" and one.end == two.start for one, two in pairwise(marks))
     borders: list[tuple[int, str]] = []
     foreign_signs: dict[str, None] = {}
     for mark in marks:
@@ -174,7 +184,7 @@ def _hide(text: str, marks: list[Mark], characters: list[str], notation: Notatio
     elif foreign_signs:
         named = ", ".join(repr(sign) for sign in list(foreign_signs)[:4])
         notation.warnings.append(
-            f"flags and weight syntax ({named}) are no language: they stay in the text that is encoded, as global tokens"
+            f"flags and weight syntax ({named}) are no language: they stay in the text that is encoded, as globals"
         )
     return borders
 
@@ -206,7 +216,7 @@ def _cut(plain: str, borders: list[tuple[int, str]], notation: Notation) -> str:
         if not pieces and label:
             absent_label = label  # the label has a line of its own: it holds for what follows
         for first, stop in pieces:
-            tags = [(first, stop)] if kind == "absent" else _tags(plain, first, stop)
+            tags = [(first, stop)] if kind == "absent" else _tags(plain, first, stop, notation.joints)
             for low, high in tags:
                 said = "tag" if len(tags) > 1 else kind if kind != "line" else "sentence" if len(pieces) > 1 else "line"
                 notation.segments.append(Segment(low, high, said, label or absent_label))
@@ -216,7 +226,7 @@ def _cut(plain: str, borders: list[tuple[int, str]], notation: Notation) -> str:
 
 
 def _is_soft(plain: str, place: int) -> bool:
-    """Whether a line break only wraps a long line: the line is long, unfinished, and the next one goes on in lower case."""
+    """Whether a line break only wraps a long line, which is unfinished and goes on in lower case."""
     start = plain.rfind("\n", max(0, place - 200), place) + 1
     before, after = plain[max(start, place - 200) : place].rstrip(), plain[place + 1 : place + 3]
     return len(before) > 50 and before[-1:].isalnum() and after[:1].islower()
@@ -255,22 +265,25 @@ _INNER = re.compile(r"\w\s+(?:and|or|&)\s+\w", re.I)
 _SAYS = re.compile(r"\b(?:is|are|was|were|that|which|who|while|its|his|her|their)\b", re.I)
 
 
-def _tags(plain: str, start: int, end: int) -> list[tuple[int, int]]:
+def _tags(plain: str, start: int, end: int, joints: set[int]) -> list[tuple[int, int]]:
     """The tags of a sentence that is a list of them, else the sentence.
 
-    Tags are many and short. A list within a sentence is led by something ("a girl with a hat, gloves and boots"), a clause
+    Tags are many and short. A list in a sentence is led by something ("a girl with a hat, gloves and boots"), a clause
     goes on with a joining word.
     """
     commas = [match.start() for match in re.finditer(",", plain[start:end])]
-    commas = [start + place for place in commas if not _is_thousands(plain, start + place)]
+    commas = [start + place for place in commas if start + place not in joints]
+    commas = [place for place in commas if not _is_thousands(plain, place)]
     commas = [place for place in commas if not _in_quotes(plain, start, place)]
     edges = [start - 1, *commas, end]
-    pieces = [_trimmed(plain, low + 1, high) for low, high in zip(edges, edges[1:], strict=False)]
+    pieces = [_trimmed(plain, low + 1, high) for low, high in pairwise(edges)]
     pieces = [piece for piece in pieces if piece is not None]
     tight = any(TIGHT_COMMA.match(plain, place) for place in commas)
     if len(pieces) < 2 or (len(pieces) < 3 and not tight):
         return [(start, end)]
     texts = [plain[low:high] for low, high in pieces]
+    if any(_is_open(text) for text in texts[:-1]):
+        return [(start, end)]
     number = sum(text.count(" ") + 1 for text in texts)
     if number > (5 if len(pieces) >= 6 else 4) * len(pieces) and not tight:
         return [(start, end)]
@@ -282,6 +295,15 @@ def _tags(plain: str, start: int, end: int) -> list[tuple[int, int]]:
     if len(pieces) < 6 and _LISTS.search(texts[0]) and any(_INNER.search(text) for text in texts[1:]):
         return [(start, end)]
     return pieces
+
+
+def _is_open(said: str) -> bool:
+    """Whether an article and an adjective wait for their noun: "a large, round table" is no list of tags."""
+    spoken = said.lower().split()
+    if len(spoken) != 2 or spoken[0] not in ("a", "an", "the"):
+        return False
+    noun = look_up(spoken[1])
+    return noun is not None and noun.noun <= 3
 
 
 def _is_thousands(plain: str, place: int) -> bool:

@@ -18,7 +18,8 @@ class Noun(NamedTuple):
     """What a noun mostly names.
 
     Attributes:
-        kind: c clothing, b body, h human, n animal, t other thing, m stuff, p place, w weather and light, s style, medium
+        kind: c clothing, b body, h human, n animal, t other thing, m stuff, p place, w weather and light, s style,
+            medium
             or genre, d time, a abstract; "-" where the word is none.
         seen: how much of its use is for what can be seen, 0 to 9.
         noun: how much of the word's use is as a noun, 0 to 9.
@@ -47,7 +48,18 @@ def look_up(word: str) -> Noun | None:
     said = table.get(one) if len(one) > 2 else None
     if said is None or said[0] == "-":
         said = table.get(word) or said
+    if said is None:
+        said = _of_parts(table, one)
     return Noun(said[0], int(said[1]), int(said[2])) if said else None
+
+
+def _of_parts(table: dict[str, str], word: str) -> str | None:
+    """What a word names that is two: "eyepatch", "treehouse", "twintails"."""
+    for cut in range(3, len(word) - 3):
+        first, last = table.get(word[:cut], "-"), table.get(word[cut:], "-")
+        if first[0] in "cbhntmpw" and last[0] in "cbhnt" and last[1:] >= "60":
+            return last
+    return None
 
 
 def _singular(word: str) -> str:

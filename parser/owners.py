@@ -41,7 +41,7 @@ class Owners:
             is_entity = hasattr(part, "id")
             if not (low <= start and end <= high):
                 crossed.append(part)
-            elif owner is None and not shortest or high - low < shortest or (high - low == shortest and is_entity):
+            elif (owner is None and not shortest) or high - low < shortest or (high - low == shortest and is_entity):
                 shortest, owner = high - low, part
         found = owner.id if owner is not None and hasattr(owner, "id") and not owner.negated else None
         if crossed and not all(hasattr(one, "id") and found in self._prompt.ancestors(one.id) for one in crossed):

@@ -6,7 +6,7 @@ known of whose they are; without a person, one animal is treated as one.
 
 from attnmod.parser.chunks import Chunk
 from attnmod.parser.lexicon import BODY_PARTS, CLOTHING, singular
-from attnmod.parser.mentions import place_apart, real
+from attnmod.parser.mentions import is_above, place_apart, real
 from attnmod.parser.reading import Reading
 
 _PLACED = ("on", "under", "beside", "near", "next", "behind", "at", "in")
@@ -27,6 +27,7 @@ def of_the_person(reading: Reading) -> None:
     before: Chunk | None = None
     for chunk in things:
         fits = chunk.parent is None and chunk is not owner and is_worn_or_body(reading, chunk)
+        fits = fits and not is_above(chunk, owner) and (chunk.first > owner.first or reading.is_whole_tag(chunk))
         if fits and _opens(reading, chunk, before) and reading.word(chunk.stop) not in _PLACED:
             chunk.parent, before = place_apart(owner, chunk, "of_the_person"), chunk
             if chunk.rule == "noun_phrase":

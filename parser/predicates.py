@@ -78,7 +78,11 @@ def after_noun(reading: Reading) -> None:
             chunk.extras.append((place, place + 1))  # as French has it: "une chaise bleue"
             place += 1
         owned = chunk.opener in OWNING and reading.pos(place) == "adjective"
-        if chunk.opener in OWNING and reading.word(place) in POSTNOMINAL and reading.pos(place + 1) in ("stop", "comma"):
+        if (
+            chunk.opener in OWNING
+            and reading.word(place) in POSTNOMINAL
+            and reading.pos(place + 1) in ("stop", "comma")
+        ):
             chunk.extras.append((place, place + 1))  # "its lid open"
             reading.words[place].pos = "adjective"
             continue
@@ -95,6 +99,27 @@ def after_noun(reading: Reading) -> None:
                 reading.linked.add(place)
         elif reading.word(place) in POSTNOMINAL and reading.pos(place) in ("adjective", "adverb"):
             chunk.extras.append((place, place + 1))
+
+
+def scattered(reading: Reading) -> None:
+    """Adjectives as tags describe the noun behind them where the prompt names nothing else.
+
+    >>> outline("red, fluffy, red, cat")
+    'cat: fluffy, red; [other: red]'
+    """
+    chunk = reading.chunks[-1] if reading.chunks else None
+    if chunk is None or chunk.role != "entity" or chunk.opener or chunk.modifiers or chunk.stop < len(reading.words):
+        return
+    before = reading.words[: chunk.first]
+    describing = {word.lower: place for place, word in enumerate(before) if word.text != ","}
+    plain = all(word.text == "," or word.pos == "adjective" or word.lower in COLOURS for word in before)
+    if not plain or len(before) < 4 or any(one.stop - one.first > 1 for one in reading.chunks[:-1]):
+        return
+    for one in reading.chunks[:-1]:
+        one.role = "attribute"
+    for place in sorted(describing.values()):
+        reading.words[place].pos = "adjective"
+        chunk.extras.append((place, place + 1))
 
 
 def _attributes(reading: Reading, first: int, stop: int) -> list[int]:

@@ -10,8 +10,8 @@ from the parser, from JSON, or from the hand of somebody who knows better than t
 True
 
 Spans are character offsets into the text, end exclusive. A parent's id is lower than its children's: the kernels decide
-nesting by the highest bit, so the order of ids is part of the meaning. A part's span lies inside a mention of its owner:
-in "1girl, red hair" the hair is one more place that speaks of the girl.
+nesting by the highest bit, so the order of ids is part of the meaning. A part's span lies inside a mention of its
+owner: in "1girl, red hair" the hair is one more place that speaks of the girl.
 """
 
 import json
@@ -55,8 +55,8 @@ class Entity:
         negated: the prompt says it is absent ("no cars"): its tokens stay global.
         rule: the name of the grammar rule that found it; "given" for one made by hand.
         spans: its mentions, none overlapping: `span` first, which names it, then those further on in the text, as "The
-            kettle" and "its lid" after "a copper kettle". Left out, `span` alone; in JSON the key is there only if there
-            are several.
+            kettle" and "its lid" after "a copper kettle". Left out, `span` alone; in JSON the key is there only if
+            there are several.
     """
 
     id: int
@@ -224,6 +224,8 @@ class Prompt:
         tokens: one per position of the text encoder, empty until `align_tokens` fills it.
         weights: (start, end, weight) of the characters that the user weighted, left to right, none overlapping; empty
             unless weight syntax was read. In JSON the key is there only then.
+        segments: (start, end, kind) of the pieces that the parser read one by one, for explanations only: neither
+            compared nor part of the JSON.
     """
 
     text: str
@@ -232,6 +234,7 @@ class Prompt:
     warnings: tuple[str, ...] = ()
     tokens: tuple[Token, ...] = ()
     weights: tuple[tuple[int, int, float], ...] = ()
+    segments: tuple[tuple[int, int, str], ...] = field(default=(), compare=False)
 
     def __post_init__(self):
         check_text("Prompt.text", self.text)

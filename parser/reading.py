@@ -63,6 +63,8 @@ class Reading:
         return bool(before) and look_up(f"{before}_{self.head(chunk)}") is not None
 
     def is_person(self, chunk: Chunk) -> bool:
+        if self.is_counted_tag(chunk) and singular(self.head(chunk)) not in ANIMALS:
+            return True
         if self.is_compound(chunk):
             return self._is_of(chunk, "h")
         return singular(self.head(chunk)) in PEOPLE or (self._is_of(chunk, "h") and self.head(chunk) not in CLOTHING)

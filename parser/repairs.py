@@ -6,6 +6,7 @@ with an example.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from attnmod.parser.chunks import look_ahead
 from attnmod.parser.known import OPENERS, known_words
@@ -51,7 +52,7 @@ def _phrase_ends(words: list[Word], index: int) -> bool:
     if index >= len(words):
         return True
     word = words[index]
-    if word.pos in _ENDERS:
+    if word.pos in _ENDERS or (word.lower in RELATING and word.pos == "adverb"):
         return True
     return word.lower in WEARING or word.lower in HOLDING or word.pos == "pronoun"
 
@@ -102,6 +103,8 @@ def adjective_taken_for_noun(words: list[Word]) -> None:
         stuff = index >= 1 and words[index - 1].pos == "noun" and words[index - 1].lower in MATERIALS
         if after == "conjunction" and _pair_goes_on(words, index + 2) and not stuff:
             continue  # "a black and white cat", but not "the glass ornament and wooden hook"
+        if word.lower in RELATING and index + 1 < len(words) and words[index + 1].lower in ("to", "by"):
+            continue  # "a moped next to"
         if index and words[index - 1].lower in ("one", "other") and word.lower in POSTNOMINAL:
             continue  # "two cats, one asleep"
         if after == "comma" and _pair_goes_on(words, index + 2) and not _opens(words, index + 2):
@@ -182,7 +185,7 @@ def adjective_before_colour(words: list[Word]) -> None:
     """What opens a phrase and stands before a colour and a noun describes.
 
     >>> outline("1boy, spiky black hair, rubber sole shoes")
-    'boy x1; hair: spiky, black; shoes: rubber, sole'
+    'boy x1; hair: spiky, black < boy; shoes: rubber, sole < boy'
     >>> outline("a bright neon pink flamingo")
     'flamingo x1: bright, neon, pink'
     """
@@ -292,12 +295,18 @@ def compounds(words: list[Word]) -> None:
     >>> outline("a fire hydrant next to a wall and two teddy bears")
     'hydrant x1: fire; wall x1; bears x2: teddy; [relation: next to]'
     """
-    for first, last in zip(words, words[1:], strict=False):
+    for index, (first, last) in enumerate(pairwise(words)):
         if last.pos not in ("adjective", "adverb", "verb", "noun", "other") or first.pos not in _COMPOUND:
             continue
         if last.pos == "noun" and first.pos == "noun":
             continue
         noun = look_up(f"{first.lower}_{last.lower}")
+        after = words[index + 2].pos if index + 2 < len(words) else "stop"
+        if singular(last.lower) == "sign" and first.pos == "noun" and after in _ENDERS:
+            last.pos, last.repaired = "noun", "compounds"  # "a red stop sign"
+            continue
+        if last.pos == "verb" and after in ("preposition", "determiner", "possessive", "particle"):
+            continue  # "a man in a coat stands on the snow"
         if noun is None or noun.kind not in "cbhnt" or noun.seen < 7 or _is_verb_phrase(first, last):
             continue
         if first.pos == "verb" and not first.participle:
@@ -311,7 +320,7 @@ _COMPOUND = ("noun", "adjective", "verb", "other")
 
 def _is_verb_phrase(first: Word, last: Word) -> bool:
     """ "a man jumps rope", "bears fight": both can be read as they are tagged."""
-    return last.pos == "verb" and (last.lower.endswith(("ing", "ed")) or last.subject is not None)
+    return last.pos == "verb" and last.lower.endswith(("ing", "ed"))
 
 
 def only_nouns(words: list[Word]) -> None:
@@ -321,16 +330,49 @@ def only_nouns(words: list[Word]) -> None:
     'hydrant x1: tall; wig x1; [relation: near]'
     """
     for index, word in enumerate(words):
-        if word.pos not in ("adverb", "adjective", "verb") or word.lower in COLOURS | MATERIALS | WEARING | HOLDING:
-            continue
-        noun = look_up(word.lower)
         after = words[index + 1].pos if index + 1 < len(words) else "stop"
-        if noun is None or noun.noun < 9 or noun.kind not in "cbhntm" or noun.seen < 8 or "-" in word.text:
+        before = words[index - 1].pos if index else "stop"
+        if before in ("stop", "adjective", "noun") and after == "stop" and _ends_a_tag(words, index):
+            word.pos, word.participle, word.repaired = "noun", False, "only_nouns"
+            word.plural = singular(word.lower) != word.lower
+            continue
+        if (
+            word.pos not in ("adverb", "adjective", "verb", "other")
+            or word.lower in COLOURS | MATERIALS | WEARING | HOLDING
+        ):
+            continue
+        if word.pos == "other" and word.lower in ANIMATE:
+            word.pos = "noun"
+        noun = look_up(word.lower)
+        if (
+            noun is None
+            or noun.noun < (8 if word.pos == "other" else 9)
+            or noun.kind not in "cbhntm"
+            or noun.seen < 8
+            or "-" in word.text
+        ):
             continue
         if word.lower.endswith(("ing", "ed", "ly", "y")) or after in ("noun", "adjective"):
             continue
         word.pos, word.participle, word.repaired = "noun", False, "only_nouns"
         word.plural = singular(word.lower) != word.lower
+
+
+def _ends_a_tag(words: list[Word], index: int) -> bool:
+    """Whether the last word of a short tag is a noun by the lexicon, though it was tagged otherwise."""
+    word = words[index]
+    first = index
+    while first > 0 and index - first < 3 and words[first - 1].pos != "stop":
+        first -= 1
+    short = first == 0 or words[first - 1].pos == "stop"
+    if not short or word.pos == "noun" or word.lower.endswith(("ing", "ed")) or word.lower in COLOURS | MATERIALS:
+        return False
+    if any(one.pos not in ("adjective", "noun") for one in words[first:index]) or (
+        first == 0 and index + 1 == len(words)
+    ):
+        return False
+    noun = look_up(word.lower)
+    return noun is not None and noun.kind in "cbhnt" and noun.seen >= 6 and noun.noun >= 4
 
 
 def verb_after_noun(words: list[Word]) -> None:
@@ -340,23 +382,33 @@ def verb_after_noun(words: list[Word]) -> None:
     'whale x1; reef x1; [action: glides]; [relation: past]'
     """
     for index, word in enumerate(words):
-        if index < 2 or word.pos != "noun" or not word.plural or words[index - 1].pos != "noun" or words[index - 1].plural:
+        if index < 1 or word.pos != "noun" or not word.plural or not _is_named(words[index - 1]):
             continue
         first = index - 1
         while first > max(0, index - _FURTHEST) and words[first].pos in ("noun", "adjective"):
             first -= 1
         before, after = words[index - 1].lower, words[index + 1].pos if index + 1 < len(words) else "stop"
-        acts = after in ("preposition", "determiner", "possessive", "particle", "adverb")
+        acts = after in ("preposition", "determiner", "possessive", "particle", "adverb", "subordinator", "number")
         verb = look_up(singular(word.lower))
-        may = verb is None or verb.noun <= 6 or verb.seen <= 3
-        if words[first].lower in (*ARTICLES, "the", "his", "her", "its") and acts and may:
-            if look_up(f"{before}_{word.lower}") is None and _names_a_thing(before):
-                word.pos, word.plural, word.repaired = "verb", False, "verb_after_noun"
+        may = verb is None or verb.noun <= 6 or verb.seen <= 3 or (singular(before) in ANIMATE and verb.noun < 9)
+        acts = acts or (after in ("conjunction", "stop") and verb is not None and verb.noun <= 3)
+        opened = words[first].lower in (*ARTICLES, "the", "his", "her", "its") or (
+            first == index - 1 and (first == 0 or words[first - 1].text == ".")
+        )
+        one_noun = look_up(f"{before}_{word.lower}") is not None or word.name
+        if opened and acts and may and not one_noun and _names_a_thing(before):
+            word.pos, word.plural, word.repaired = "verb", False, "verb_after_noun"
+            words[index - 1].pos = "noun"
+
+
+def _is_named(word: Word) -> bool:
+    """A noun in the singular; also an animal or a person that was tagged as an adjective."""
+    return (word.pos == "noun" and not word.plural) or (word.pos == "adjective" and word.lower in ANIMATE)
 
 
 def _names_a_thing(word: str) -> bool:
     noun = look_up(word)
-    return singular(word) in ANIMATE or (noun is not None and noun.kind in "cbhntmp")
+    return singular(word) in ANIMATE or (noun is not None and noun.kind in "cbhntmpw")
 
 
 def written_on_signs(words: list[Word]) -> None:

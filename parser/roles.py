@@ -10,6 +10,7 @@ from collections.abc import Callable
 from attnmod.parser.abstract import abstraction, event, onlooker, predicate_noun
 from attnmod.parser.chunks import Chunk, count_word
 from attnmod.parser.lexicon import (
+    ALWAYS_THINGS,
     ARRANGEMENTS,
     ASPECTS,
     AVOIDING,
@@ -18,6 +19,7 @@ from attnmod.parser.lexicon import (
     CLOTHING,
     COLOURS,
     COUNTED_GROUPS,
+    DESCRIBED_PLACES,
     DOZENS,
     FILLED_WITH,
     GROUPS,
@@ -29,6 +31,7 @@ from attnmod.parser.lexicon import (
     MADE_OF,
     NEGATING_DETERMINERS,
     NEGATING_PREPOSITIONS,
+    OWNING,
     PIECES,
     PLACES,
     PURE_COLOURS,
@@ -46,7 +49,7 @@ from attnmod.parser.lexicon import (
     singular,
 )
 from attnmod.parser.reading import NEAR, Reading
-from attnmod.parser.style import bare_tag, labelled, medium, picture_as_subject, style_tail
+from attnmod.parser.style import bare_tag, labelled, medium, picture_as_subject, request, style_tail
 
 
 def quoted_text(reading: Reading) -> None:
@@ -121,6 +124,8 @@ def spatial_noun(reading: Reading) -> None:
     """
     for chunk in reading.chunks:
         noun = singular(reading.head(chunk))
+        if chunk.opener in OWNING:
+            continue  # "at his feet", "on its side": parts of something
         if noun in ARRANGEMENTS and reading.word(chunk.first - 1) == "in" and reading.word(chunk.stop) != "of":
             reading.make_phrase(chunk.first - 1, chunk.stop, "relation", "spatial_noun")
         if noun not in SPATIAL or not _only(reading, chunk, SPATIAL | SPATIAL_MODIFIERS):
@@ -230,7 +235,7 @@ def _one_and_the_other(reading: Reading) -> None:
         first = place - (reading.word(place - 1) == "the")
         opens = reading.word(first - 1) in ("and", ":", ",", "while") or reading.pos(first - 1) == "stop"
         opens = opens or reading.pos(place + 1) == "be"
-        said = reading.pos(place + 1) in ("verb", "be", "adjective") or reading.word(place + 1) in ("with", "in", "of")
+        said = reading.pos(place + 1) in ("verb", "be", "adjective") or reading.word(place + 1) in ("with", "in")
         if not opens or not said:
             continue
         whole = whole or next((chunk for chunk in reading.earlier(first) if _is_several(reading, chunk)), None)
@@ -284,7 +289,9 @@ def scene(reading: Reading) -> None:
         elif noun in _SCENES[reading.places] and _sets_scene(reading, first, noun):
             begin = first - 1 if _leads_to_scene(reading, first - 1) else first
             reading.make_phrase(begin, chunk.stop, "scene", "scene")
-        elif whole_segment and first > 0 and not chunk.opener and noun in _TAGS[reading.places]:
+        elif whole_segment and not chunk.opener and noun in _TAGS[reading.places] and (first > 0 or len(segments) > 3):
+            if reading.places == "auto" and _is_ground(reading, chunk, noun):
+                continue
             reading.make_phrase(first, chunk.stop, "scene", "scene")  # ", dark forest, ..."
         elif first == 0 and noun == "scene":
             reading.make_phrase(first, chunk.stop, "scene", "scene")  # "Kitchen scene, ..."
@@ -319,6 +326,11 @@ def _leads_to_scene(reading: Reading, place: int) -> bool:
     return reading.word(place) in SCENE_PREPOSITIONS | {"by"} or (
         any_will_do and reading.word(place) not in ("of", "with")
     )
+
+
+def _is_ground(reading: Reading, chunk: Chunk, noun: str) -> bool:
+    """ "stormy sea", "wet street", "rose garden": described, such places are things in the picture; "snow" always is."""
+    return noun in ALWAYS_THINGS or (bool(chunk.modifiers) and noun in DESCRIBED_PLACES)
 
 
 _WITHIN = ("middle", "center", "centre", "corner", "midst", "heart", "edge", "end", "side", "top", "bottom")
@@ -395,6 +407,7 @@ ROLES: tuple[Callable[[Reading], None], ...] = (
     partitive,
     ellipsis,
     picture_as_subject,
+    request,
     labelled,
     style_tail,
     negation,

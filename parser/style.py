@@ -15,6 +15,7 @@ from attnmod.parser.lexicon import (
     MEDIA,
     NEGATING_DETERMINERS,
     PICTURES,
+    PLACES,
     SHOWING,
     STYLE_MARKS,
     STYLE_NOUNS,
@@ -23,7 +24,7 @@ from attnmod.parser.lexicon import (
     TIMES,
     singular,
 )
-from attnmod.parser.nouns import is_known
+from attnmod.parser.nouns import is_known, is_verb_rather
 from attnmod.parser.reading import NEAR, Reading
 
 _SHOWING = ("of", "showing", "depicting", "featuring")
@@ -80,9 +81,10 @@ def picture_as_subject(reading: Reading) -> None:
             verb += 1
         if reading.word(verb) in SHOWING and (opens or chunk.opener == "the"):
             reading.make_phrase(chunk.first, verb + 1, "style", "picture_as_subject")
-        elif chunk.opener in ("the", "this") and (opens or reading.pos(chunk.first - 1) == "preposition"):
-            if not opens or reading.pos(verb) in ("verb", "be", "possessive") or reading.word(verb) in _SHOWING:
-                reading.make_phrase(chunk.first, chunk.stop, "style", "picture_as_subject")
+            continue
+        spoken_of = reading.pos(verb) in ("verb", "be", "possessive") or reading.word(verb) in _SHOWING
+        if chunk.opener in ("the", "this") and (spoken_of if opens else reading.pos(chunk.first - 1) == "preposition"):
+            reading.make_phrase(chunk.first, chunk.stop, "style", "picture_as_subject")
 
 
 def _is_picture(reading: Reading, chunk: Chunk) -> bool:
@@ -108,6 +110,23 @@ def labelled(reading: Reading) -> None:
                 reading.make_phrase(places[0], last + 1, "style", "labelled")
 
 
+def request(reading: Reading) -> None:
+    """What a machine is asked to do with the picture is how it looks.
+
+    >>> outline("Make the light warm. Show a shelf. Avoid people.")
+    'shelf x1; not people; [style: Make the light warm]; [action: Show]; [action: Avoid]'
+    """
+    for place, word in enumerate(reading.words):
+        if word.lower not in ("make", "keep", "set", "ensure", "use") or reading.pos(place - 1) != "stop":
+            continue
+        if reading.pos(place + 1) not in ("determiner", "possessive", "pronoun"):
+            continue
+        stop = place
+        while reading.pos(stop) != "stop":
+            stop += 1
+        reading.make_phrase(place, stop, "style", "request")
+
+
 def bare_tag(reading: Reading) -> None:
     """A tag of its own that no evidence calls a thing says how the picture looks.
 
@@ -124,8 +143,13 @@ def bare_tag(reading: Reading) -> None:
         rest = [place for place in range(first, stop) if reading.chunk_at(place) is None]
         alone = len(chunks) == 1 and all(reading.pos(place) in ("adjective", "adverb", "verb") for place in rest)
         of_the_unseen = chunk.first == first and reading.word(chunk.stop) == "of" and _is_no_thing(reading, chunk, True)
-        if (alone and _is_no_thing(reading, chunk, artists)) or of_the_unseen:
+        painted = reading.word(first) in _PAINTS and reading.word(first + 1) == "on"
+        acts = stop == first + 1 and reading.word(first).endswith("ing") and is_verb_rather(reading.word(first)[:-3])
+        if painted or acts or (alone and _is_no_thing(reading, chunk, artists)) or of_the_unseen:
             reading.make_phrase(first, stop, "style", "bare_tag")
+
+
+_PAINTS = ("oil", "ink", "acrylic", "pencil", "pastel", "charcoal", "gouache", "watercolor", "watercolour", "tempera")
 
 
 def _is_no_thing(reading: Reading, chunk: Chunk, artists: bool) -> bool:
@@ -138,6 +162,10 @@ def _is_no_thing(reading: Reading, chunk: Chunk, artists: bool) -> bool:
     noun = reading.noun(chunk)
     if len(said) > 1 and not is_known(said[0]) and "-" not in said[0] and said[0].isalpha() and len(said) <= 3:
         return noun is None or artists or not reading.is_compound(chunk)  # a name: "greg rutkowski"
+    if noun is None and len(said) > 1 and "-" not in said[-1]:
+        return False  # a word that nobody knows, described by one that is known
+    if reading.places == "entity" and singular(said[-1]) in PLACES:
+        return False
     return noun is None or noun.kind in "-s" or (noun.kind in "adp" and noun.seen <= 2)
 
 

@@ -1,8 +1,8 @@
 """A prompt's text -> entities, attributes and global phrases.
 
-The way: `notation` cuts the text into segments and hides what is not language, spaCy tags and parses, `repairs` mends the tags, `chunks` finds the noun
-phrases; `roles`, `links` and `predicates` hold the rules of the grammar, and this file puts the result together. spaCy
-is imported when the first text is parsed, not before.
+The way: `notation` cuts the text into segments and hides what is not language, spaCy tags and parses, `repairs` mends
+the tags, `chunks` finds the noun phrases; `roles`, `links` and `predicates` hold the rules of the grammar, and this
+file puts the result together. spaCy is imported when the first text is parsed, not before.
 
 >>> prompt = parse_prompt("a boy wearing a red hat")
 >>> [(entity.head, entity.attributes, entity.parent) for entity in prompt.entities]
@@ -21,7 +21,7 @@ from attnmod.parser.mentions import pronouns, real, same_thing
 from attnmod.parser.model import load_model
 from attnmod.parser.notation import TIGHT_COMMA, Notation, read_notation
 from attnmod.parser.people import of_the_person, what_the_person_is
-from attnmod.parser.predicates import after_noun, attributes, predicate
+from attnmod.parser.predicates import after_noun, attributes, predicate, scattered
 from attnmod.parser.prompt import Entity, Phrase, Prompt
 from attnmod.parser.reading import PLACE_READINGS, Reading
 from attnmod.parser.repairs import repair
@@ -120,6 +120,7 @@ def _read(doc: Any, text: str, notation: Notation, places: str, english: bool) -
     of_the_person(reading)
     predicate(reading)
     after_noun(reading)
+    scattered(reading)
     return reading
 
 
@@ -159,13 +160,16 @@ def _assemble(text: str, notation: Notation, reading: Reading) -> Prompt:
             )
         )
     found = []
-    for first, stop, kind, rule in global_phrases(reading, [*things, *(c for c in reading.chunks if c.role == "mention")]):
+    for first, stop, kind, rule in global_phrases(
+        reading, [*things, *(c for c in reading.chunks if c.role == "mention")]
+    ):
         start, end = reading.words[first].start, reading.words[stop - 1].end
         found.append(Phrase(text[start:end], (start, end), kind, rule))
     found += _syntax_inside(text, notation, entities, found)
     found.sort(key=lambda phrase: phrase.span)
     warnings = (*notation.warnings, *dict.fromkeys(reading.warnings[:_NAMED_IN_A_WARNING]), *_negations(entities))
-    return Prompt(text, tuple(entities), tuple(found), warnings)
+    segments = tuple((one.start, one.end, one.label or one.kind) for one in notation.segments)
+    return Prompt(text, tuple(entities), tuple(found), warnings, segments=segments)
 
 
 def _mentions(reading: Reading, things: list[Chunk]) -> dict[Chunk, list[Chunk]]:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from attnmod.parser.lexicon import BE_FORMS, NUMBERS
+from attnmod.parser.lexicon import BE_FORMS, COLOURS, MATERIALS, NUMBERS
 from attnmod.parser.notation import Notation
 
 
@@ -107,8 +107,12 @@ def read_words(doc: Any, text: str, notation: Notation) -> list[Word]:
         else:
             words.append(_read(token, text))
             word_of.append(len(words) - 1)
+            if len(words) > 1 and words[-2].pos == "conjunction" and words[-2].start in notation.joints:
+                _takes_turns(words[-1])
             if start in notation.joints:
                 words[-1].pos = "conjunction"
+                if len(words) > 1:
+                    _takes_turns(words[-2])
             elif words[-1].pos == "comma" and words[-1].text == "," and notation.segment_at(start) is None:
                 words[-1].pos = "stop"  # between tags
     _reopen(words)
@@ -124,6 +128,12 @@ def read_words(doc: Any, text: str, notation: Notation) -> list[Word]:
         if token.dep_ == "cop" and word_of[token.i] >= 0 and words[word_of[token.i]].subject is None:
             words[word_of[token.i]].subject = words[word_of[token.head.i]].subject
     return words
+
+
+def _takes_turns(word: Word) -> None:
+    """ "{red|blue} car": colours and stuff beside the bar describe, whatever a tagger makes of such a list."""
+    if word.lower in COLOURS | MATERIALS:
+        word.pos, word.participle = "adjective", False
 
 
 def _reopen(words: list[Word]) -> None:

@@ -251,7 +251,7 @@ def _parse(options: argparse.Namespace) -> None:
         if options.png is not None:
             from attnmod.sampler.prompt_picture import draw_prompt
 
-            draw_prompt(prompt).save(options.png, "PNG")
+            draw_prompt(prompt, crop=True).save(options.png, "PNG")
 
 
 def _parsed(options: argparse.Namespace) -> Iterator[Any]:

@@ -10,8 +10,10 @@ from attnmod.parser.grammar import STEPS, explain_rule
 from attnmod.parser.syntax import parse_prompt
 
 MODULES = (
-    "abstract", "chunks", "clean", "describe", "explain", "grammar", "known", "lexicon", "links", "predicates",
-    "prompt", "repairs", "roles", "style", "syntax", "weights",
+    "abstract", "chunks", "describe", "escapes", "explain", "grammar", "known", "languages", "lexicon", "links",
+    "marks",
+    "mentions", "notation", "nouns", "people", "predicates", "prompt", "readers", "repairs", "roles", "style", "syntax",
+    "weights",
 )  # fmt: skip
 
 

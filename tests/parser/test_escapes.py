@@ -17,7 +17,7 @@ NASTY = ["\x1b[31m", "\x07", "\x7f", "\x9b31m", "\u202e", "\u2066", "\ud800"]
 
 def is_safe(text):
     return not any(
-        ord(one) < 32 and one not in "\n\t" or 0x7F <= ord(one) < 0xA0 or one in "\u202e\u2066\ud800" for one in text
+        (ord(one) < 32 and one not in "\n\t") or 0x7F <= ord(one) < 0xA0 or one in "\u202e\u2066\ud800" for one in text
     )
 
 
