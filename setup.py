@@ -9,6 +9,7 @@ from setuptools import setup
 
 FOLDERS = (
     "kernels",
+    "kernels/gluon",
     "parser",
     "sampler",
     "sampler/data/clip_bpe",
@@ -16,6 +17,7 @@ FOLDERS = (
     "benchmarks",
     "benchmarks/miniature",
     "benchmarks/laboratory",
+    "benchmarks/gpu",
 )
 PACKAGES = {f"attnmod.{folder.replace('/', '.')}": folder for folder in FOLDERS}
 
@@ -24,6 +26,8 @@ setup(
     package_dir={"attnmod": "attnmod", **PACKAGES},
     package_data={
         "attnmod": ["py.typed"],
+        "attnmod.kernels": ["*.json"],
+        "attnmod.benchmarks": ["*.c"],
         "attnmod.sampler.data.clip_bpe": ["*.json", "*.txt", "*.md"],
         "attnmod.sampler.data.miniature": ["*.json", "*.md", "**/*.json", "**/*.txt", "**/*.safetensors"],
     },

@@ -2,98 +2,137 @@
 
     python -m benchmarks.bench_self_attention [--toy] [--minutes 5]
 
-Ours takes the temperature per row from the device. The others have none, so their rows are the fair alternative: the
-queries divided by it in a pass of their own, which is counted. `attnmod-...` rows are forms that do not ship, see
-`SOFTMAX_OPTIONS` in kernels/configs.py; "skip" says which part of the tiles it passed over, which random inputs
+Ours takes the temperature per row from the device. The others have none, so what they are fairly compared by is
+attention to queries divided by it in a pass of their own, which is counted: what our own path through SDPA does.
+"self plain" rows are attention without a temperature. `attnmod-...` rows are forms that do not ship, see
+`SOFTMAX_OPTIONS` in kernels/tile_table.py; "skip" says which part of the tiles it passed over, which random inputs
 hardly allow: their scores lie within a few nats of each other.
 """
 
-import contextlib
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
 
 from attnmod.benchmarks.forms import self_attention_in, shipped_tiles, skipped_fraction
-from attnmod.benchmarks.harness import Row, measure, run_command
-from attnmod.benchmarks.peers import flex, installed_peers, sdpa, sdpa_names
+from attnmod.benchmarks.harness import Row, Truth, run_command
+from attnmod.benchmarks.peers import Provider, flex, installed_peers, sdpa_names
 from attnmod.benchmarks.shapes import Shape, random_operands, self_points
-from attnmod.kernels import reference
+from attnmod.kernels import reference, sdpa
 from attnmod.kernels.ops import self_attention
 
-_FORMS = {"attnmod-plain": (), "attnmod-lazy": ("lazy_rescale",), "attnmod-polynomial": ("polynomial",)}
+TEMPERED, PLAIN = "tempered", "plain"
+_FORMS = {
+    "attnmod-plain": (),
+    "attnmod-lazy": ("lazy_rescale",),
+    "attnmod-polynomial": ("polynomial",),
+    "attnmod-skip": ("skip",),
+}
+_LONGEST_WITH_TRUTH = 4096  # 16,384 patches squared are 2 GB a head in float64
 
 
-def providers(device: torch.device) -> dict[str, Callable[..., Any]]:
-    """name -> call(q, k, v, tau), tau a float32 tensor [B] on the device."""
-
-    def on_divided_queries(peer, q, k, v, tau):
-        return peer((q / tau[:, None, None, None]).to(q.dtype), k, v)
-
-    calls: dict[str, Callable[..., Any]] = {
-        "attnmod-auto": lambda q, k, v, tau: self_attention(q, k, v, temperature=tau)
-    }
-    if device.type == "cuda":
-        calls["attnmod-triton"] = lambda q, k, v, tau: self_attention(q, k, v, temperature=tau, backend="triton")
+def providers(device: torch.device) -> list[Provider]:
+    """Each is called with (q, k, v, tau), tau a float32 tensor [B] on the device."""
+    backend = "triton" if device.type == "cuda" else "auto"
+    found = [
+        Provider("attnmod", TEMPERED, lambda q, k, v, tau: self_attention(q, k, v, temperature=tau, backend=backend)),
+        Provider("attnmod", PLAIN, lambda q, k, v, tau: self_attention(q, k, v, backend=backend)),
+    ]
     for name in sdpa_names():
-        calls[name] = functools.partial(on_divided_queries, sdpa(name))
-    calls["flex"] = functools.partial(on_divided_queries, lambda q, k, v: flex(q, k, v, q.shape[3] ** -0.5))
+        found += [
+            Provider(name, TEMPERED, lambda q, k, v, tau: _by_sdpa(q, k, v, tau), pinned=name),
+            Provider(name, PLAIN, lambda q, k, v, tau: _by_sdpa(q, k, v, None), pinned=name),
+        ]
+    found.append(Provider("flex", PLAIN, lambda q, k, v, tau: flex(q, k, v, q.shape[3] ** -0.5)))
     for name, peer in installed_peers().items():
-        calls[name] = functools.partial(
-            on_divided_queries, lambda q, k, v, peer=peer: peer(q, k, v, q.shape[3] ** -0.5)
-        )
-    calls["eager"] = lambda q, k, v, tau: self_attention(q, k, v, temperature=tau, backend="eager")
-    return calls
+        call = functools.partial(lambda peer, q, k, v, tau: peer(q, k, v, q.shape[3] ** -0.5), peer)
+        found.append(Provider(name, PLAIN, call))
+    found.append(
+        Provider("eager", TEMPERED, lambda q, k, v, tau: self_attention(q, k, v, temperature=tau, backend="eager"))
+    )
+    return found
 
 
-def run(toy: bool) -> list[Row]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return [row for shape, tau in self_points(toy) for row in _one(shape, tau, device, toy)]
+def forms(q: Tensor) -> list[Provider]:
+    """Our kernel by softmaxes that do not ship, with the table's tiles for q; on CUDA only."""
+    found = []
+    for name, options in _FORMS.items() if q.is_cuda else ():
+        tiles = shipped_tiles(q, *options)
+        found.append(Provider(name, TEMPERED, functools.partial(self_attention_in, tiles)))
+    return found
 
 
-def _one(shape: Shape, tau: float, device: torch.device, toy: bool) -> list[Row]:
-    operands = random_operands(shape, None, torch.float16, device)
+def measure_point(
+    shape: Shape,
+    tau: float,
+    device: torch.device,
+    *,
+    dtype: torch.dtype = torch.float16,
+    computing: Collection[str] = (TEMPERED, PLAIN),
+    names: Collection[str] | None = None,
+    colds: tuple[bool, ...] = (False,),
+    budget_ms: float = 60.0,
+) -> Iterator[Row]:
+    """A row for each provider of what is to be computed, or for those named, warm or cold or both."""
+    operands = random_operands(shape, None, dtype, device)
     temperature = torch.full((shape.batch,), tau, device=device)
-    exact, low = references(operands[0], temperature)
-    calls = providers(device)
-    forms = {name: shipped_tiles(operands[0][0], *options) for name, options in _FORMS.items()}
-    forms["attnmod-skip"] = shipped_tiles(operands[0][0], "skip")
-    rows = []
-    for name in [*calls, *(forms if device.type == "cuda" else ())]:
-        call = calls.get(name) or calls["attnmod-triton"]
-        for cold in (False, True) if device.type == "cuda" else (False,):
-            with self_attention_in(forms[name]) if name in forms else contextlib.nullcontext():
-                row = measure(
-                    f"self tau={tau:g}",
-                    name,
-                    shape.name,
-                    lambda i, call=call: call(*operands[i % len(operands)], temperature),
-                    exact,
-                    low,
-                    cold=cold,
-                    budget_ms=5 if toy else 60,
-                )
-            if name == "attnmod-skip" and row.p50 is not None:
-                row.note = f"skipped {skipped_fraction(*operands[0], temperature, forms[name]):.1%} of the tiles"
-            rows.append(row)
-    return rows
+    inputs = [(*one, temperature) for one in operands]
+
+    @functools.cache
+    def truth(computes: str) -> Truth | None:
+        return truth_of(operands[0], temperature if computes == TEMPERED else None)
+
+    for provider in [*providers(device), *forms(operands[0][0])]:
+        if provider.computes not in computing or (names is not None and provider.name not in names):
+            continue
+        for cold in colds:
+            op = f"self tau={tau:g}" if provider.computes == TEMPERED else "self plain"
+            row = provider.measure(
+                op, shape.name, inputs, functools.partial(truth, provider.computes),
+                cold=cold, flops=flops(shape), budget_ms=budget_ms,
+            )  # fmt: skip
+            if provider.name == "attnmod-skip" and row.p50 is not None:
+                tiles = shipped_tiles(operands[0][0], "skip")
+                row.note = f"skipped {skipped_fraction(*operands[0], temperature, tiles):.1%} of the tiles"
+            yield row
 
 
-def references(operands: tuple[Tensor, ...], temperature: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """In float64 and in the low dtype, a head of a row at a time: 16,384 patches squared are 2 GB in float64."""
+def flops(shape: Shape) -> float:
+    """Of the two products."""
+    return 4.0 * shape.batch * shape.heads * shape.queries**2 * shape.head_dim
+
+
+def truth_of(operands: tuple[Tensor, ...], temperature: Tensor | None) -> Truth | None:
+    """A head of a row at a time, as all heads at once would not fit."""
     q, k, v = operands
-    if q.shape[2] > 4096:
-        return None, None
+    if q.shape[2] > _LONGEST_WITH_TRUTH:
+        return None
     exact, low = [], []
     for b in range(q.shape[0]):
         for h in range(q.shape[1]):
             one = (slice(b, b + 1), slice(h, h + 1))
-            tau = temperature[b : b + 1]
+            tau = None if temperature is None else temperature[b : b + 1]
             exact.append(reference.self_attention(q[one].double(), k[one].double(), v[one].double(), temperature=tau))
             low.append(reference.self_attention(q[one], k[one], v[one], temperature=tau))
-    return torch.cat(exact).view(q.shape), torch.cat(low).view(q.shape)
+    return Truth.of(torch.cat(exact).view(q.shape), torch.cat(low).view(q.shape))
+
+
+def run(toy: bool) -> list[Row]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    colds = (False, True) if device.type == "cuda" else (False,)
+    rows: list[Row] = []
+    met: set[Shape] = set()
+    for shape, tau in self_points(toy):
+        computing = (TEMPERED,) if shape in met else (TEMPERED, PLAIN)
+        rows += measure_point(shape, tau, device, computing=computing, colds=colds, budget_ms=5 if toy else 60)
+        met.add(shape)
+    return rows
+
+
+def _by_sdpa(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor | None) -> Tensor:
+    """Our own path through SDPA, whose backend is pinned around it."""
+    return sdpa.self_attention(q, k, v, temperature=temperature, scale=q.shape[3] ** -0.5)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,17 +4,21 @@
 
 Every kernel is compiled with the tiles that it ships with. The exit code is 1 where a float16 or bfloat16 kernel at
 head dim 40, 64 or 80 on NVIDIA spills or computes in float64, does without HGMMA on sm_90, takes exponentials for
-more than 80 columns at 77 tokens, or does not fit a processor; and where another row spills more than was recorded
-for it. What a row cannot say is how long a kernel takes; `make gpu` measures that.
+more than 80 columns at 77 tokens (160 where it votes), does not fit a processor or, in self-attention, waits for keys
+that it has just asked for; and where another row spills more than was recorded for it. What a row cannot say is how
+long a kernel takes; `make gpu` measures that.
 
 Columns: `regs` per thread; `spill` bytes of a thread's stack; `smem` bytes of a block; `blocks` that fit on one
 processor at once; `matrix`, `ffma`, `mufu`: instructions as written in the program, `ex2` of them exponentials, and
 `beside` those that the hot loop issues between an HGMMA and the wait for it, so that both pipes work at once;
+`ahead`: how many products the hot loop issues at the least between a load and the wait for it, of how many in one pass
+(a cross-attention in one piece has no loop: it issues all of its loads before the first product);
 `per score`: instructions of the loops over the scores (of the whole program where there is none), times threads, over
 the scores that they compute. Its floor is 4.5: multiply-add, exponential, sum, maximum, and half a conversion.
 """
 
 import argparse
+import itertools
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -89,6 +93,21 @@ def all_cases() -> list[Case]:
     return cases
 
 
+def combination_cases() -> list[Case]:
+    """Everything that one cross-attention can be asked for, in both forms, dtypes apart: all of it must compile.
+
+    Heads that vote together have one form.
+    """
+    cases = []
+    for feature, tokens in [*itertools.product(("plain", "owner", "vote", "affinity"), (77, 231)), ("shared", 231)]:
+        for dtype, weights, hidden, renormalize in itertools.product(
+            (_F16, _BF16, _F32), (False, True), (False, True), (False, True)
+        ):
+            options = {"weights": weights, "hidden": hidden, "renormalize": renormalize}
+            cases.append(Case("cross", feature, dtype, 10, 4096, tokens, 64, **options))
+    return cases
+
+
 def candidate_cases() -> list[Case]:
     """Forms of SDXL's largest self-attention for `tune.py` to try; what they would do is read beforehand."""
     plain, fewer = Tiles(64, 128, 4, 2), Tiles(128, 64, 4, 2)
@@ -120,6 +139,7 @@ def measure(case: Case, architecture: str) -> dict:
     row["instructions_per_score"] = round(_per_score(architecture, case, launch, code), 2)
     row["beside_products"] = sum(loop["beside_products"] for loop in code.loops)
     row["columns_of_exponentials"] = round(_columns(architecture, launch, code), 1)
+    row["load_distance"] = min((loop["load_distance"] for loop in code.loops), default=-1)
     return row
 
 
@@ -158,9 +178,12 @@ def faults(row: dict, ceilings: dict[str, int]) -> list[str]:
         found.append(f"has {row['fp64']} float64 instructions")
     if row["architecture"] == "sm_90" and not row["matrix"].get("HGMMA"):
         found.append(f"has no HGMMA: {row['matrix'] or 'no matrix instruction at all'}")
+    allowed = _allowed_columns(row["kernel"])
     # a thread takes a few more for its rows' own factors
-    if row["kernel"].startswith("cross") and "x77x" in row["kernel"] and row["columns_of_exponentials"] > 80 + 8:
-        found.append(f"takes exponentials for {row['columns_of_exponentials']} columns, more than 80")
+    if allowed and row["columns_of_exponentials"] > allowed + 8:
+        found.append(f"takes exponentials for {row['columns_of_exponentials']} columns, more than {allowed}")
+    if row["kernel"].startswith("self") and row["load_distance"] == 0:
+        found.append("waits for keys and values that it has just asked for: no product between a load and its wait")
     return [f"{name}: {fault}" for fault in found]
 
 
@@ -179,7 +202,8 @@ def sheet(cases: list[Case], architectures: list[str], jobs: int) -> list[dict]:
 
 def table(rows: list[dict]) -> str:
     """The sheet as Markdown."""
-    head = "| kernel | tiles | regs | spill | smem | blocks | matrix | ffma | mufu (ex2, beside) | fp64 | per score |"
+    columns = ["kernel", "tiles", "regs", "spill", "smem", "blocks", "matrix", "ahead", "ffma"]
+    head = "| " + " | ".join([*columns, "mufu (ex2, beside)", "fp64", "per score"]) + " |"
     lines = []
     for architecture, candidate in dict.fromkeys((row["architecture"], row["candidate"]) for row in rows):
         title = f"### {architecture}{': candidates, which do not ship' if candidate else ''}"
@@ -189,15 +213,20 @@ def table(rows: list[dict]) -> str:
                 continue
             cells = [row["kernel"], row["tiles"]]
             if "error" in row:
-                cells += ["does not compile"] + [""] * 8
+                cells += ["does not compile"] + [""] * 9
             else:
                 matrix = ", ".join(f"{count} {kind}" for kind, count in row["matrix"].items())
                 cells += [str(row[name]) for name in ("registers", "spill_bytes", "shared_bytes")]
-                cells += [str(row["blocks_per_processor"]), matrix, str(row["ffma"])]
+                cells += [str(row["blocks_per_processor"]), matrix, _ahead(row), str(row["ffma"])]
                 cells += [f"{row['mufu']} ({row['exponentials']}, {row['beside_products']})", str(row["fp64"])]
                 cells += [f"{row['instructions_per_score']:.1f}"]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines[1:]) + "\n"
+
+
+def _ahead(row: dict) -> str:
+    loops = [loop for loop in row["loops"] if loop["load_distance"] >= 0]
+    return ", ".join(f"{loop['load_distance']} of {loop['products']}" for loop in loops) or "no loop"
 
 
 def recorded_ceilings(folder: Path = RESULTS) -> dict[str, int]:
@@ -286,14 +315,30 @@ def _computed_columns(launch: Launch) -> int:
 def _per_score(architecture: str, case: Case, launch: Launch, code: MachineCode) -> float:
     threads = _warps(launch) * (64 if architecture.startswith("gfx") else 32)
     body = sum(loop["instructions"] for loop in code.loops) or code.instructions
-    return body * threads / (launch.arguments["BLOCK_M"] * _computed_columns(launch))
+    return body * threads / (_rows(launch) * _computed_columns(launch))
+
+
+def _rows(launch: Launch) -> int:
+    """The queries of one pass of the loop, or of the program where there is none."""
+    return launch.arguments["BLOCK_M"] * launch.arguments.get("blocks_per_program", 1)
 
 
 def _columns(architecture: str, launch: Launch, code: MachineCode) -> float:
     """For how many columns each row takes exponentials: the most that one loop, or the program, does."""
     threads = _warps(launch) * (64 if architecture.startswith("gfx") else 32)
     most = max((loop["exponentials"] for loop in code.loops), default=code.exponentials)
-    return most * threads / launch.arguments["BLOCK_M"]
+    return most * threads / _rows(launch)
+
+
+def _allowed_columns(kernel: str) -> int:
+    """For how many columns a cross-attention with 77 tokens may take exponentials; 0 where there is no such rule.
+
+    One for each score; the vote has its own, under its own maximum, and so has the sum before mask and weights.
+    """
+    if not kernel.startswith("cross") or "x77x" not in kernel:
+        return 0
+    votes = any(feature in kernel.split() for feature in ("vote", "affinity", "shared"))
+    return 80 * (1 + votes + ("unnormalised" in kernel))
 
 
 def _round_up(value: int, granule: int) -> int:
@@ -303,6 +348,7 @@ def _round_up(value: int, granule: int) -> int:
 _SETS = {
     "sdxl": sdxl_cases,
     "candidates": candidate_cases,
+    "combinations": combination_cases,
     "all": lambda: all_cases() + candidate_cases(),
 }
 

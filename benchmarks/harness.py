@@ -1,9 +1,9 @@
-"""One timer for everything that is measured, on CUDA and on the CPU, and the row that a measurement becomes.
+"""What a measurement becomes: a row, after a gate. How time is taken: `timer.py`.
 
 A provider is checked against float64 before it is timed; one that misses the error budget of the tests is not timed.
+What it is checked against is computed once for each shape and each thing that is computed, whoever computes it.
 Every call counts what its caller pays: outputs are allocated inside, masks are built inside unless a row says that
-they were given. Inputs rotate, so that a call does not find its own operands in the cache by chance; "warm" keeps the
-L2 cache as the previous call left it, "cold" overwrites it before every call.
+they were given.
 """
 
 import argparse
@@ -13,38 +13,70 @@ import json
 import os
 import platform
 import re
-import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from attnmod.benchmarks.timer import time_calls
+
 RESULTS = Path(__file__).with_name("results")
 OUT_OF_TIME = "not run: out of time"
-_L2_BYTES = 256 << 20  # more than any processor's second-level cache
 _deadline: float | None = None  # of time.monotonic
 _root: Path | None = None
 
 
 @dataclass
 class Row:
-    """One measurement. Times in ms of a single call, error against float64 relative to the budget (at most 1)."""
+    """One measurement. Times in ms of a single call, error against float64 relative to the budget (at most 1).
+
+    p20, p50, p80 are the device's time (`timer.Times`, which also says what eager and host are); flops is of one call,
+    tflops of p50.
+    """
 
     op: str
     provider: str
     shape: str
-    dtype: str
-    cache: str
-    p20: float | None
-    p50: float | None
-    p80: float | None
-    peak_mb: float | None
-    error: float | None
+    dtype: str = ""
+    cache: str = "-"
+    p20: float | None = None
+    p50: float | None = None
+    p80: float | None = None
+    peak_mb: float | None = None
+    error: float | None = None
     note: str = ""
+    eager: float | None = None
+    host: float | None = None
+    flops: float | None = None
+    tflops: float | None = None
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What outputs are held against: exact in float64, and how far from it the tests would let a kernel be."""
+
+    exact: Tensor
+    budget: float
+
+    @classmethod
+    def of(cls, exact: Tensor, low: Tensor) -> "Truth":
+        """low: the reference in the inputs' own dtype."""
+        return cls(exact, error_budget(low, exact))
+
+    def error(self, out: Tensor) -> float:
+        """1 is just within; NaN where out has one."""
+        return round((out.double() - self.exact).abs().max().item() / self.budget, 3)
+
+
+def error_budget(low: Tensor, exact: Tensor) -> float:
+    """Twice what the reference loses in the low dtype, and one unit in the last place of the largest value."""
+    lost = (low.double() - exact).abs().max().item()
+    return 2 * lost + torch.finfo(low.dtype).eps * exact.abs().max().item()
 
 
 @contextlib.contextmanager
@@ -67,86 +99,73 @@ def out_of_time() -> bool:
     return seconds_left() < 0
 
 
-def time_calls(call: Callable[[int], object], device: torch.device, *, cold: bool, budget_ms: float = 200.0):
-    """p20, median and p80 in ms of call(i), where i chooses the inputs."""
-    call(0)
-    _wait(device)
-    scratch = torch.empty(_L2_BYTES, dtype=torch.int8, device=device) if cold and device.type == "cuda" else None
-    once = _timed(call, device, 1, scratch)[0]
-    repeats = max(5, min(200, int(budget_ms / max(once, 1e-3))))
-    times = _timed(call, device, repeats, scratch)
-    if len(times) < 5:
-        return min(times), statistics.median(times), max(times)
-    deciles = statistics.quantiles(times, n=10)
-    return deciles[1], statistics.median(times), deciles[7]
-
-
-def _timed(call, device: torch.device, repeats: int, scratch: Tensor | None) -> list[float]:
-    if device.type != "cuda":
-        times = []
-        for i in range(repeats):
-            start = time.perf_counter()
-            call(i)
-            times.append((time.perf_counter() - start) * 1e3)
-        return times
-    pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
-    for i, (start, end) in enumerate(pairs):
-        if scratch is not None:
-            scratch.zero_()
-        start.record()
-        call(i)
-        end.record()
-    torch.cuda.synchronize()
-    return [start.elapsed_time(end) for start, end in pairs]
-
-
 def measure(
     op: str,
     provider: str,
     shape: str,
-    call: Callable[[int], Tensor],
-    exact: Tensor | None,
-    low: Tensor | None,
+    call: Callable[..., Tensor],
+    inputs: Sequence[tuple[Any, ...]],
+    truth: Callable[[], Truth | None],
     *,
     cold: bool = False,
-    budget_ms: float = 200.0,
-    compare: Callable[[Tensor], Tensor] | None = None,
+    eager: bool = True,
+    flops: float | None = None,
+    budget_ms: float = 60.0,
 ) -> Row:
-    """Gate, then time. exact and low are the reference in float64 and in the inputs' dtype, for inputs 0.
+    """Gate, then time call(*inputs[i]).
 
-    compare takes the part of the output that they hold. Without them the row has no error and says so in its note.
+    Args:
+        op, provider, shape: what the row is called.
+        call: returns its output; inputs: at least three sets, tensors of one device first.
+        truth: of the first inputs; None where there is none, and the row then has no error and says so. Called only
+            after the provider has run.
+        cold: whether the cache is overwritten before every call.
+        eager: whether launches from Python are timed, too.
+        flops: of one call.
+        budget_ms: see `time_calls`.
     """
-    device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
-    row = Row(op, provider, shape, "", "cold" if cold else "warm", None, None, None, None, None)
+    device = inputs[0][0].device
+    row = Row(op, provider, shape, cache="cold" if cold else "warm")
     if out_of_time():
         row.note = OUT_OF_TIME
         return row
     try:
-        out = call(0)
+        out = call(*inputs[0])
+        row.dtype = str(out.dtype).removeprefix("torch.")
+        known = truth()
+        if known is None:
+            row.note = "error not measured"
+        else:
+            row.error = known.error(out)
+            if not row.error <= 1:
+                row.note = f"not timed: its error is {row.error:.2f} of the budget"
+                return row
+        del out
+        if device.type == "cuda":
+            row.peak_mb = _peak_mb(lambda: call(*inputs[0]))
+        times = time_calls(call, inputs, device, cold=cold, eager=eager, budget_ms=budget_ms)
     except Exception as error:  # a peer that cannot run here is a row, too: which peers fail is a result
-        row.note = f"not run: {type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
+        row.note = f"not run: {first_line(error)}"
         return row
-    row.dtype = str(out.dtype).removeprefix("torch.")
-    if exact is not None and low is not None:
-        row.error = relative_error(compare(out) if compare else out, low, exact)
-        if not row.error <= 1:
-            row.note = f"not timed: its error is {row.error:.2f} of the budget"
-            return row
-    else:
-        row.note = "error not measured"
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call(0)
-        row.peak_mb = round((torch.cuda.max_memory_allocated() - before) / 1e6, 2)
-    row.p20, row.p50, row.p80 = (round(t, 5) for t in time_calls(call, device, cold=cold, budget_ms=budget_ms))
+    row.p20, row.p50, row.p80 = (round(value, 5) for value in (times.p20, times.p50, times.p80))
+    row.eager, row.host = (None if value is None else round(value, 5) for value in (times.eager, times.host))
+    if flops is not None:
+        row.flops, row.tflops = flops, round(flops / times.p50 / 1e9, 1)
     return row
 
 
-def relative_error(out: Tensor, low: Tensor, exact: Tensor) -> float:
-    """max|out - exact| over the budget that the tests allow: 1 is just within."""
-    budget = 2 * (low.double() - exact).abs().max() + torch.finfo(out.dtype).eps * exact.abs().max()
-    return round(((out.double() - exact).abs().max() / budget).item(), 3)
+def first_line(error: BaseException) -> str:
+    """Type and beginning of an error, for a note."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:160] if text else ''}"
+
+
+def _peak_mb(call: Callable[[], object]) -> float:
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    return round((torch.cuda.max_memory_allocated() - before) / 1e6, 2)
 
 
 def machine() -> dict:
@@ -155,7 +174,9 @@ def machine() -> dict:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "torch": torch.__version__,
         "triton": _version("triton"),
-        "commit": _output("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"),
+        # a copy without its history is told what it is of
+        "commit": os.environ.get("ATTNMOD_COMMIT")
+        or _output("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"),
         "device": _processor_name(),
         "cudnn": None,
         "driver": None,
@@ -200,6 +221,8 @@ def save(name: str, rows: list[Row], **more) -> Path:
 def print_rows(rows: list[Row]) -> None:
     for row in rows:
         times = "not measured" if row.p50 is None else f"{row.p20:.4f} {row.p50:.4f} {row.p80:.4f} ms"
+        times += "" if row.tflops is None else f" {row.tflops} TFLOP/s"
+        times += "" if row.eager is None else f" eager {row.eager:.4f}"
         error = "" if row.error is None else f" error {row.error}"
         print(f"{row.op:16} {row.provider:20} {row.shape:34} {row.dtype:9} {row.cache:5} {times}{error} {row.note}")
 
@@ -209,11 +232,6 @@ def _processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _version(package: str) -> str | None:

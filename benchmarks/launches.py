@@ -1,21 +1,21 @@
 """The launches that ship, recorded without a GPU: what a caller of one shape hands to Triton's compiler.
 
-The launchers run on meta tensors with a recorder in the kernel's place. So what is compiled for another machine is
-what that machine would be given: the tiles of its table, and arguments specialised as Triton specialises them.
+The launches are described for meta tensors. So what is compiled for another machine is what that machine would be
+given: the tiles of its table, and arguments specialised as Triton specialises them.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
-from unittest import mock
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from attnmod.kernels import cross_attention, self_attention
 from attnmod.kernels.configs import Tiles
+from attnmod.kernels.cross_attention import describe_cross_attention
+from attnmod.kernels.plan import Launch
+from attnmod.kernels.self_attention import describe_self_attention
 
 _TYPES = {
     torch.float16: "*fp16",
@@ -25,6 +25,7 @@ _TYPES = {
     torch.int8: "*i8",
 }
 _ENTITIES = 8
+SLOTS = 16  # of the sampler's rows, whatever their prompt
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,11 @@ class Case:
     """One call: an op, its shape, and which of its features are used.
 
     feature: self-attention "temperature" or "plain"; cross-attention "plain" (no mask), "owner" (given map),
-    "vote" (per head), "affinity" (per head, by a given affinity) or "shared" (the heads vote together, by a given
-    affinity that is also returned).
+    "vote" (per head), "affinity" (per head, by a given affinity), "shared" (the heads vote together, by a given
+    affinity that is also returned) or "average" (what ownership over a run is made from: shared, the affinity alone is
+    of interest, and no token is hidden). weights, hidden, renormalize: whether cross-attention has log weights, a
+    hidden weight (a mask without one is hard), and divides by the modulated sum; plain attention has none of them by
+    default.
     """
 
     op: str
@@ -44,49 +48,25 @@ class Case:
     tokens: int
     head_dim: int
     batch: int = 2
-    candidate: Tiles | None = None  # self-attention with these tiles, which do not ship
+    candidate: Tiles | None = None  # these tiles, which do not ship
+    weights: bool | None = None  # None: where there is a mask
+    hidden: bool | None = None
+    renormalize: bool = True
 
     @property
     def name(self) -> str:
-        shape = f"{self.queries}x{self.tokens}x{self.head_dim}"
-        return f"{self.op} {self.feature} {str(self.dtype).removeprefix('torch.')} {shape}"
-
-
-@dataclass
-class Launch:
-    """A kernel and the arguments that a launcher gave it."""
-
-    kernel: Any
-    grid: tuple[int, ...]
-    arguments: dict[str, Any]
-
-
-class _Recorder:
-    """Stands in for a jitted kernel and keeps the arguments of its launch."""
-
-    def __init__(self, kernel, launches: list[Launch]):
-        self._kernel, self._launches = kernel, launches
-
-    def __getitem__(self, grid):
-        return lambda **arguments: self._launches.append(Launch(self._kernel, grid, arguments))
+        words = [self.op, self.feature, str(self.dtype).removeprefix("torch.")]
+        words += [f"{'' if has else 'no-'}weights" for has in (self.weights,) if has is not None]
+        words += [f"{'' if has else 'no-'}hidden" for has in (self.hidden,) if has is not None]
+        words += [] if self.renormalize else ["unnormalised"]
+        return " ".join([*words, f"{self.queries}x{self.tokens}x{self.head_dim}"])
 
 
 def record(case: Case, architecture: str) -> Launch:
     """The one launch that this case makes on that architecture."""
-    module, launch, inputs = {
-        "self": (self_attention, self_attention.launch_self_attention, _self_attention_inputs),
-        "cross": (cross_attention, cross_attention.launch_cross_attention, _cross_attention_inputs),
-    }[case.op]
-    launches: list[Launch] = []
-    patches: dict[str, Any] = {
-        name: _Recorder(value, launches) for name, value in vars(module).items() if name.endswith("_attention_kernel")
-    }
-    if case.candidate is not None:
-        patches["self_attention_tiles"] = lambda *_: case.candidate
-    with mock.patch.multiple(module, architecture=lambda device: architecture, **patches):
-        launch(**inputs(case))
-    (only,) = launches
-    return only
+    if case.op == "self":
+        return describe_self_attention(**_self_attention_inputs(case), tiles=case.candidate, device=architecture)
+    return describe_cross_attention(**_cross_attention_inputs(case), tiles=case.candidate, device=architecture)
 
 
 def compile_launch(launch: Launch, architecture: str, scale_type: str = "fp32"):
@@ -144,26 +124,29 @@ def _self_attention_inputs(case: Case) -> dict:
 
 def _cross_attention_inputs(case: Case) -> dict:
     q, k = _projected(case, case.queries), _projected(case, case.tokens)
-    shared, masked = case.feature == "shared", case.feature != "plain"
-    votes = case.feature in ("vote", "affinity", "shared")
+    shared, masked = case.feature in ("shared", "average"), case.feature != "plain"
+    votes, told = case.feature in ("vote", "affinity", "shared", "average"), case.feature != "average"
     by_token = (case.batch, case.tokens)
     owner_shape = (case.batch, case.queries) if shared else (case.batch, case.heads, case.queries)
-    affinity = torch.empty(*by_token, _ENTITIES, device="meta") if case.feature in ("affinity", "shared") else None
+    entities = _ENTITIES if told else SLOTS
+    affinity = torch.empty(*by_token, entities, device="meta") if shared or case.feature == "affinity" else None
+    weights = masked if case.weights is None else case.weights
+    hidden = masked and told if case.hidden is None else case.hidden
     return {
         "q": q,
         "k": k,
         "v": k,
         "entity_bits": torch.empty(by_token, dtype=torch.int32, device="meta") if masked else None,
         "affinity": affinity,
-        "log_weights": torch.empty(by_token, device="meta") if masked else None,
-        "hidden_weight": torch.empty(case.batch, device="meta") if masked else None,
+        "log_weights": torch.empty(by_token, device="meta") if weights else None,
+        "hidden_weight": torch.empty(case.batch, device="meta") if hidden else None,
         "owner": None
         if votes or not masked
         else torch.empty(case.batch, case.queries, dtype=torch.int8, device="meta"),
         "share_heads": shared,
-        "renormalize": True,
+        "renormalize": case.renormalize,
         "scale": 1 / math.sqrt(case.head_dim),
         "out": q,
-        "owner_out": torch.empty(owner_shape, dtype=torch.int8, device="meta") if votes else None,
-        "affinity_out": torch.empty(case.batch, case.queries, _ENTITIES, device="meta") if shared else None,
+        "owner_out": torch.empty(owner_shape, dtype=torch.int8, device="meta") if votes and told else None,
+        "affinity_out": torch.empty(case.batch, case.queries, entities, device="meta") if shared else None,
     }

@@ -16,6 +16,11 @@ _SPECIAL = re.compile(r"^(MUFU|v_exp_|v_log_|v_rcp_|v_rsq_|v_sqrt_)")
 _MULTIPLY_ADD = re.compile(r"^(FFMA|v_fma_f32|v_fmac_f32|v_pk_fma_f32|v_fmamk_f32|v_fmaak_f32)")
 _END = ("EXIT", "s_endpgm")
 _ASYNCHRONOUS_MATRIX, _MATRIX_WAIT = re.compile(r"^HGMMA"), re.compile(r"^WARPGROUP\.DEPBAR\.LE gsb0, 0x0")
+_REGISTER = re.compile(r"\bR\d+")
+_LOAD = re.compile(r"^LDG\.E(?:\.\w+)*?(?:\.(64|128))?(?:\.\w+)* R(\d+)")
+_GROUP_WAIT = re.compile(r"^DEPBAR\.LE SB0, (0x[0-9a-f]+)")
+_AMD_LOAD, _AMD_WAIT = re.compile(r"^(global|buffer|flat)_load_"), re.compile(r"^s_waitcnt .*?vmcnt\((\d+)\)")
+_ITERATIONS = 4  # of a loop, until what is under way at its top is what always is
 _SPILL = re.compile(r"^(LDL|STL|scratch_|buffer_(load|store)_\w+ .*off, s\[0:3\])")
 
 
@@ -40,7 +45,8 @@ class MachineCode:
     ffma: int
     fp64: int
     # One entry for every innermost loop that takes exponentials: how many, how many of them stand between the issue of
-    # an HGMMA and the wait for it, and all instructions of its body.
+    # an HGMMA and the wait for it, all instructions and all products of its body, and how many of those products are
+    # issued, at the least, between a load of the loop and the wait for it (-1 where it loads nothing): its distance.
     loops: list[dict[str, int]]
 
 
@@ -107,6 +113,8 @@ def _count(code: list[_Instruction], registers: int, spill_bytes: int, shared: i
                 "exponentials": number(_EXPONENTIAL, body),
                 "beside_products": _beside_products(body),
                 "instructions": len(body),
+                "products": number(_MATRIX, body),
+                "load_distance": load_distance(body, code),
             }
             for body in _innermost_loops(code)
             if number(_EXPONENTIAL, body)
@@ -126,6 +134,48 @@ def _beside_products(body: list[_Instruction]) -> int:
             elif iteration == 1 and _EXPONENTIAL.match(instruction.text):
                 found += under_way
     return found
+
+
+def load_distance(body: list[_Instruction], code: list[_Instruction]) -> int:
+    """The fewest products that a loop issues between a load from global memory and the wait for it; -1 without a load.
+
+    Zero is a loop that waits for what it has just asked for. Loads are asynchronous copies, whose groups are waited for
+    in order (LDGDEPBAR and DEPBAR on NVIDIA, vmcnt on AMD); copies by descriptors (UTMALDG), as many loops ahead as
+    were issued before the loop; and loads into registers, waited for by the first instruction that reads one of them.
+    """
+    if descriptors := sum("UTMALDG" in instruction.text for instruction in body):
+        ahead = sum("UTMALDG" in instruction.text for instruction in code if instruction.address < body[0].address)
+        return ahead // descriptors * sum(_MATRIX.match(instruction.text) is not None for instruction in body)
+    products, distances = 0, []
+    copies = 0  # issued since the last group was closed
+    groups: list[int] = []  # what is under way: how many products had been issued when each was
+    registers: dict[str, int] = {}
+    for _ in range(_ITERATIONS):
+        for _, text, _ in body:
+            words = _REGISTER.findall(text)
+            if _MATRIX.match(text):
+                products += 1
+            if text.startswith("LDGSTS"):
+                copies += 1
+            elif text.startswith("LDGDEPBAR"):
+                groups.append(products if copies else -1)
+                copies = 0
+            elif wait := _GROUP_WAIT.match(text):
+                distances += [products - issued for issued in groups[: len(groups) - int(wait[1], 16)] if issued >= 0]
+                groups = groups[len(groups) - int(wait[1], 16) :] if int(wait[1], 16) else []
+            elif _AMD_LOAD.match(text):
+                groups.append(products)
+            elif wait := _AMD_WAIT.search(text):
+                under_way = int(wait[1])
+                distances += [products - issued for issued in groups[: max(0, len(groups) - under_way)]]
+                groups = groups[max(0, len(groups) - under_way) :]
+            elif load := _LOAD.match(text):
+                first = int(load[2])
+                for register in range(first, first + int(load[1] or 32) // 32):
+                    registers[f"R{register}"] = products
+            else:
+                distances += [products - registers.pop(word) for word in words if word in registers]
+    return min(distances, default=-1)
 
 
 def _innermost_loops(code: list[_Instruction]) -> list[list[_Instruction]]:

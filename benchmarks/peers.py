@@ -1,14 +1,18 @@
 """Who else computes attention here: PyTorch's backends pinned by name, and packages where they are installed."""
 
+import contextlib
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from attnmod.benchmarks.harness import Row, Truth, measure
 
 _SDPA = {
     "sdpa-flash": SDPBackend.FLASH_ATTENTION,
@@ -18,14 +22,30 @@ _SDPA = {
 }
 
 
-def sdpa(name: str) -> Callable[..., Tensor]:
-    """SDPA with its backend pinned: it raises where that backend cannot run, rather than take another."""
+@dataclass(frozen=True)
+class Provider:
+    """Somebody who computes something.
 
-    def call(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: float | None = None) -> Tensor:
-        with sdpa_kernel(_SDPA[name]):
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+    computes says what, so that all who compute the same are held against one truth; pinned is the backend of SDPA that
+    is the only one allowed meanwhile: it raises where it cannot run, rather than take another.
+    """
 
-    return call
+    name: str
+    computes: str
+    call: Callable[..., Any]
+    pinned: str = ""
+
+    def measure(
+        self, op: str, shape: str, inputs: Sequence[tuple[Any, ...]], truth: Callable[[], Truth | None], **options
+    ) -> Row:
+        """A row of `harness.measure`. Backends are pinned around it all, so that no call pays for that."""
+        with pinned(self.pinned):
+            return measure(op, self.name, shape, self.call, inputs, truth, **options)
+
+
+def pinned(name: str) -> contextlib.AbstractContextManager:
+    """Within it SDPA has this backend only; "" leaves the choice to PyTorch."""
+    return sdpa_kernel(_SDPA[name]) if name else contextlib.nullcontext()
 
 
 def sdpa_names() -> list[str]:
@@ -38,6 +58,9 @@ def eager_with_maps(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tens
     return maps @ v, maps
 
 
+_FLEX_SHAPES = 64
+
+
 @functools.cache
 def _compiled_flex():
     from torch.nn.attention.flex_attention import flex_attention
@@ -45,10 +68,12 @@ def _compiled_flex():
     return torch.compile(flex_attention, dynamic=False)
 
 
-def flex(q: Tensor, k: Tensor, v: Tensor, scale: float, score_mod=None) -> Tensor:
+def flex(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Compiled for each shape, of which dynamo would keep no more than eight."""
     if not q.is_cuda:
         raise RuntimeError("FlexAttention is measured on CUDA only")
-    return _compiled_flex()(q, k, v, scale=scale, score_mod=score_mod)
+    with torch._dynamo.config.patch(recompile_limit=_FLEX_SHAPES):
+        return _compiled_flex()(q, k, v, scale=scale)
 
 
 def installed_peers() -> dict[str, Callable[..., Tensor]]:

@@ -10,8 +10,9 @@ import os
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from attnmod.kernels.reference import MAX_ENTITIES
+from attnmod.kernels.reference import MAX_ENTITIES, MAX_SCALE, MIN_LOG_WEIGHT
 
 BACKENDS = ("auto", "triton", "sdpa", "eager")
 _COMPUTE_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -32,8 +33,11 @@ def check_self_attention(
             _check_values("temperature", temperature, allowed, "be finite and above 0")
     elif temperature is not None:
         _check_number("temperature", temperature)
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be finite and above 0; it was {temperature}")
+        largest = torch.finfo(torch.float32).max
+        if not 0 < temperature <= largest:
+            raise ValueError(
+                f"temperature must be above 0 and at most {largest:.4g}, as float32 is; it was {_told(temperature)}"
+            )
 
 
 def check_cross_attention(
@@ -91,8 +95,9 @@ def check_cross_attention(
         _check_tensor("log_weights", log_weights, (torch.float32,), q.device)
         _check_shape("log_weights", log_weights, {"[B, T]": (batch, tokens)})
         if _may_look(log_weights):
-            allowed = log_weights < math.inf
-            _check_values("log_weights", log_weights, allowed, "be finite, or -inf for an absent token")
+            allowed = (log_weights == -math.inf) | ((log_weights >= MIN_LOG_WEIGHT) & (log_weights < math.inf))
+            rule = f"be finite and at least {MIN_LOG_WEIGHT:g}, or -inf for an absent token"
+            _check_values("log_weights", log_weights, allowed, rule)
     if hidden_weight is not None:
         _check_tensor("hidden_weight", hidden_weight, (torch.float32,), q.device)
         _check_shape("hidden_weight", hidden_weight, {"[B]": (batch,)})
@@ -108,14 +113,23 @@ def check_cross_attention(
 
 
 def check_gradients(backend: str, **tensors: Tensor | None) -> None:
-    """Refuses inputs that want a gradient, which only the eager backend gives."""
-    if not torch.is_grad_enabled():
+    """Refuses inputs that want a gradient, in either mode, which only the eager backend gives."""
+    backward = torch.is_grad_enabled()
+    forward = forward_ad._current_level >= 0  # forward mode knows no torch.no_grad()
+    if not backward and not forward:
         return
     for name, tensor in tensors.items():
-        if isinstance(tensor, Tensor) and tensor.requires_grad:
+        if not isinstance(tensor, Tensor):
+            continue
+        if backward and tensor.requires_grad:
             raise ValueError(
                 f"{name} requires grad, and backend={backend!r} has no gradient: call the public function with "
                 "backend='eager', or run under torch.no_grad()"
+            )
+        if forward and forward_ad.unpack_dual(tensor).tangent is not None:
+            raise ValueError(
+                f"{name} has a forward-mode tangent, and backend={backend!r} has no gradient: call the public "
+                "function with backend='eager'"
             )
 
 
@@ -183,8 +197,8 @@ def _check_scale(scale: float | None) -> None:
     if scale is None:
         return
     _check_number("scale", scale)
-    if not 0 < scale < math.inf:
-        raise ValueError(f"scale must be finite and above 0; it was {scale}")
+    if not 0 < scale <= MAX_SCALE:
+        raise ValueError(f"scale must be above 0 and at most {MAX_SCALE:g}; it was {_told(scale)}")
 
 
 def _check_backend(backend: str) -> None:
@@ -192,8 +206,17 @@ def _check_backend(backend: str) -> None:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; it was {backend!r}")
 
 
+def _told(number: float) -> str:
+    """A number as an error shows it; Python refuses to print very large ones."""
+    if isinstance(number, int) and abs(number) >= 10**20:
+        return f"{'-' if number < 0 else ''}2 ** {abs(number).bit_length() - 1} or more"
+    return str(number)
+
+
 def _may_look(tensor: Tensor) -> bool:
     if torch.compiler.is_compiling():
+        return False
+    if tensor.device.type == "meta":  # there is nothing to see
         return False
     return tensor.device.type == "cpu" or os.environ.get("ATTNMOD_CHECK") == "1"
 

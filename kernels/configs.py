@@ -1,125 +1,58 @@
-"""Tile sizes by architecture, head dim and shape class. Nothing here has been measured yet.
+"""Which tiles a launch takes, by architecture, head dim and class of shape, and how prompts and channels are cut.
 
-The entries are chosen by the datasheet (`python -m benchmarks.datasheet`): no spills at head dims 40, 64 and 80, and
-then the fewest instructions per score. `MEASURED` names the architectures for which a
-tuning run chose the entry; on any other one the `ANY` entry is used.
+The tiles themselves are data: `tile_table.json`, read by `tile_table.py`. What no measurement chose was chosen by the
+datasheet (`python -m benchmarks.datasheet`): no spills at head dims 40, 64 and 80, loads that are on their way before
+they are waited for, and then the fewest instructions per score.
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 
-ANY = "any"
-MEASURED: frozenset[str] = frozenset()
+from attnmod.kernels.tile_table import SOFTMAX_OPTIONS, Entry, Tiles, table
 
+__all__ = ["SOFTMAX_OPTIONS", "Entry", "Tiles"]
+
+ACCELERATOR = "cuda"  # the type of a device whose tensors the Triton kernels take uninterpreted, AMD's too
 MAX_HEAD_DIM = 256
 _WIDEST_TOKEN_TILE = 128
-# See `_self_attention_kernel`. `benchmarks/tune.py` tries them. On sm_90 "overlap" ships, chosen by the datasheet; none
-# of the others does before a GPU has shown that it wins.
-SOFTMAX_OPTIONS = ("overlap", "lazy_rescale", "polynomial", "skip")
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """What one program takes, and how.
-
-    block_m queries; block_n keys of a step (self-attention) or columns of a group (cross-attention in sweeps, 0 for
-    any number); blocks_per_program blocks of queries in turn (cross-attention in one piece); the registers of a thread
-    beyond which the compiler must not go, 0 for any number; and how self-attention goes about its softmax, any of
-    `SOFTMAX_OPTIONS`.
-    """
-
-    block_m: int
-    block_n: int
-    num_warps: int
-    num_stages: int
-    blocks_per_program: int = 1
-    max_registers: int = 0
-    options: tuple[str, ...] = ()
-
-
-# (architecture, padded head dim, shape class) -> tiles of 16-bit inputs. Classes: "long" has at least 2048 queries.
-# A tile of 64 rows leaves room for two or three blocks on a processor, whose products and exponentials overlap.
-_SELF_ATTENTION = {
-    (ANY, 16, "long"): Tiles(64, 128, 4, 2),
-    (ANY, 16, "short"): Tiles(64, 64, 4, 2),
-    (ANY, 32, "long"): Tiles(64, 128, 4, 2),
-    (ANY, 32, "short"): Tiles(64, 64, 4, 2),
-    (ANY, 64, "long"): Tiles(64, 128, 4, 2),
-    (ANY, 64, "short"): Tiles(64, 128, 4, 2),
-    (ANY, 128, "long"): Tiles(64, 64, 4, 2),
-    (ANY, 128, "short"): Tiles(64, 64, 4, 2),
-    (ANY, 256, "long"): Tiles(64, 32, 4, 2),
-    (ANY, 256, "short"): Tiles(64, 32, 4, 2),
-    # With asynchronous products: fewer instructions for a score, and at head dim 64 two thirds of the exponentials are
-    # issued while products are under way, rather than none.
-    ("sm_90", 64, "long"): Tiles(64, 128, 4, 2, options=("overlap",)),
-    ("sm_90", 64, "short"): Tiles(64, 128, 4, 2, options=("overlap",)),
-    ("sm_90", 128, "long"): Tiles(64, 64, 4, 2, options=("overlap",)),
-    ("sm_90", 128, "short"): Tiles(64, 64, 4, 2, options=("overlap",)),
-    ("sm_90", 256, "long"): Tiles(64, 32, 4, 2, options=("overlap",)),
-    ("sm_90", 256, "short"): Tiles(64, 32, 4, 2, options=("overlap",)),
-    ("gfx942", 64, "long"): Tiles(128, 64, 4, 1),
-    ("gfx942", 64, "short"): Tiles(64, 64, 4, 1),
-    ("gfx942", 128, "long"): Tiles(64, 64, 4, 1),
-    ("gfx942", 128, "short"): Tiles(64, 64, 4, 1),
-    ("gfx942", 256, "long"): Tiles(64, 32, 4, 1),
-    ("gfx942", 256, "short"): Tiles(64, 32, 4, 1),
-}
-# Forms: "prompt" is up to 80 columns, one CLIP window, in registers; "swept" passes groups of up to 80, for longer
-# prompts and for heads that vote together.
-_CROSS_ATTENTION = {
-    (ANY, 16, "prompt"): Tiles(64, 0, 4, 1, 2),
-    (ANY, 16, "swept"): Tiles(64, 0, 4, 1),
-    (ANY, 32, "prompt"): Tiles(64, 0, 4, 1, 2),
-    (ANY, 32, "swept"): Tiles(64, 0, 4, 1),
-    (ANY, 64, "prompt"): Tiles(64, 0, 4, 1, 2),
-    (ANY, 64, "swept"): Tiles(64, 0, 4, 1),
-    (ANY, 128, "prompt"): Tiles(64, 0, 4, 1, 2),
-    (ANY, 128, "swept"): Tiles(64, 0, 4, 1),
-    (ANY, 256, "prompt"): Tiles(64, 0, 8, 1, 2),
-    (ANY, 256, "swept"): Tiles(64, 0, 8, 1),
-    # without wgmma operands of products stay in registers, too: groups of 48 columns, not 80
-    ("sm_80", 128, "swept"): Tiles(64, 48, 4, 1),
-    ("sm_86", 128, "swept"): Tiles(64, 48, 4, 1),
-    ("sm_89", 128, "swept"): Tiles(64, 48, 4, 1),
-    ("sm_120", 64, "swept"): Tiles(64, 80, 4, 1),
-    ("sm_120", 128, "prompt"): Tiles(64, 0, 4, 1, 1),
-    ("sm_120", 128, "swept"): Tiles(64, 48, 4, 1),
-    ("sm_100", 64, "swept"): Tiles(64, 0, 8, 1),
-    ("sm_100", 128, "swept"): Tiles(64, 0, 8, 1),
-    ("sm_103", 64, "swept"): Tiles(64, 0, 8, 1),
-    ("sm_103", 128, "swept"): Tiles(64, 0, 8, 1),
-}
 # On datacentre Blackwell a thread holds a whole row of scores, and with it what belongs to every token: the vote and
 # the attention of one piece spill there, in two sweeps they do not. For gfx942 Triton 3.6 cannot translate all of them.
 _SWEPT_VOTE = frozenset({"sm_100", "sm_103", "gfx942"})
 
-# Where a tuning run found SDPA (on q over the temperature) faster: (architecture, padded head dim, shape class).
-_SDPA_IS_FASTER: frozenset[tuple[str, int, str]] = frozenset()
+
+def generation() -> int:
+    """Grows with every change of the table: whoever keeps what was made from tiles keeps this beside it."""
+    return table().generation
 
 
-@functools.cache
-def sdpa_is_faster(architecture: str, head_dim: int, queries: int) -> bool:
-    """Whether self-attention of this shape was measured to run faster on SDPA there."""
-    return (architecture, padded_head_dim(head_dim), _shape_class(queries)) in _SDPA_IS_FASTER
+def self_attention_entry(architecture: str, head_dim: int, queries: int) -> Entry:
+    """The table's entry for self-attention of this shape in 16 bits."""
+    return table().find("self_attention", architecture, padded_head_dim(head_dim), shape_class(queries))
 
 
-def _shape_class(queries: int) -> str:
-    return "long" if queries >= 2048 else "short"
-
-
-@functools.cache
 def self_attention_tiles(architecture: str, head_dim: int, queries: int, element_size: int) -> Tiles:
     """The tiles of one self-attention; float32 takes half as many rows, its operands are twice as wide."""
-    return _for_element_size(_find(_SELF_ATTENTION, architecture, head_dim, _shape_class(queries)), element_size)
+    return _for_element_size(self_attention_entry(architecture, head_dim, queries).tiles, element_size)
 
 
-@functools.cache
-def cross_attention_tiles(architecture: str, head_dim: int, form: str, element_size: int) -> Tiles:
+def gluon_tiles(architecture: str, head_dim: int, queries: int) -> Tiles | None:
+    """What Hopper's own kernel takes where the table prefers it to Triton's."""
+    entry = table().entries.get(("self_attention", architecture, head_dim, f"gluon {shape_class(queries)}"))
+    return entry and entry.tiles
+
+
+def cross_attention_tiles(architecture: str, head_dim: int, form: str, queries: int, element_size: int) -> Tiles:
     """The tiles of one cross-attention."""
-    return _for_element_size(_find(_CROSS_ATTENTION, architecture, head_dim, form), element_size)
+    shape = f"{form} {shape_class(queries)}" if form == "prompt" else form
+    entry = table().find("cross_attention", architecture, padded_head_dim(head_dim), shape)
+    return _for_element_size(entry.tiles, element_size)
+
+
+def shape_class(queries: int) -> str:
+    """ "long" has at least 2048 queries: SDXL's larger attention, and SD 1.5's."""
+    return "long" if queries >= 2048 else "short"
 
 
 @functools.cache
@@ -165,6 +98,20 @@ def sweep_tiles(tokens: int, group: int = 0) -> tuple[tuple[int, int], ...]:
 
 
 @functools.cache
+def held_groups(architecture: str, head_dim: int, element_size: int, tokens: int, width: int) -> int:
+    """How many groups a program that sweeps holds at once, so that it can ask for all of them first; 0 is one by one.
+
+    All of the prompt, where three programs on a processor have room for its keys and values.
+
+    >>> held_groups("sm_90", 64, 2, 231, 80), held_groups("sm_90", 64, 2, 512, 64), held_groups("sm_89", 64, 2, 231, 80)
+    (3, 0, 0)
+    """
+    groups = -(-tokens // width)
+    fits = 2 * groups * width * head_dim * element_size <= 60 << 10
+    return groups if groups <= 4 and fits and architecture in ("sm_90", "sm_100", "sm_103", "cpu") else 0
+
+
+@functools.cache
 def channel_tiles(head_dim: int) -> tuple[tuple[int, int], ...]:
     """Covers the channels by (first, width) tiles like `token_tiles`: 80 = 64 + 16 rather than padded to 128.
 
@@ -181,8 +128,13 @@ def channel_tiles(head_dim: int) -> tuple[tuple[int, int], ...]:
 
 
 def aligned(*tensors: torch.Tensor) -> bool:
-    """Whether every row of every head begins at a multiple of 8 elements: 16 bytes, in a 16-bit dtype."""
-    return all(stride % 8 == 0 for tensor in tensors for stride in tensor.stride()[:3])
+    """Whether every row of every head begins at a multiple of 8 elements: 16 bytes, in a 16-bit dtype.
+
+    And whether 256 rows lie within 2^31 elements, so that a block of them is addressed in int32.
+    """
+    return all(stride % 8 == 0 for tensor in tensors for stride in tensor.stride()[:3]) and all(
+        tensor.stride(2) < 1 << 23 for tensor in tensors
+    )
 
 
 @functools.cache
@@ -204,7 +156,7 @@ def precision(dtype: torch.dtype, architecture: str) -> str:
 @functools.cache
 def architecture(device: torch.device) -> str:
     """'sm_90', 'gfx942', or 'cpu' where kernels are interpreted."""
-    if device.type != "cuda":
+    if device.type != ACCELERATOR:
         return device.type
     if torch.version.hip is not None:
         return torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
@@ -212,18 +164,14 @@ def architecture(device: torch.device) -> str:
     return f"sm_{major}{minor}"
 
 
-def _find(table: dict[tuple[str, int, str], Tiles], architecture: str, head_dim: int, shape_class: str) -> Tiles:
-    padded = padded_head_dim(head_dim)
-    return table.get((architecture, padded, shape_class)) or table[ANY, padded, shape_class]
-
-
 def _for_element_size(tiles: Tiles, element_size: int) -> Tiles:
     if element_size <= 2:
         return tiles
-    return Tiles(
-        max(16, tiles.block_m // 2),
-        tiles.block_n and max(16, tiles.block_n // 2),
-        tiles.num_warps,
-        1,
-        tiles.blocks_per_program,
+    return replace(
+        tiles,
+        block_m=max(16, tiles.block_m // 2),
+        block_n=tiles.block_n and max(16, tiles.block_n // 2),
+        num_stages=1,
+        max_registers=0,
+        options=(),
     )

@@ -30,36 +30,37 @@ import triton
 import triton.language as tl
 
 from attnmod.kernels.configs import (
+    Tiles,
     aligned,
     architecture,
     channel_tiles,
     cross_attention_form,
     cross_attention_tiles,
+    generation,
+    held_groups,
     precision,
     sweep_tiles,
     token_tiles,
 )
 from attnmod.kernels.modulate import (
-    bit_columns,
-    exponentials,
     exponentials_and_sum,
     finite,
     given_owner,
-    linear_columns,
-    log_columns,
     log_modulate,
-    log_present_sum,
-    modulate,
-    normalize,
+    present_peak,
     present_sum,
-    score_peaks,
 )
+from attnmod.kernels.plan import Launch, Plans, alignment
 from attnmod.kernels.prompt import (
-    load_hidden_weight,
+    any_entity,
+    first_weight,
+    load_log_hidden,
     prompt_bits,
+    prompt_columns,
     prompt_matrix,
     prompt_scores,
     prompt_weights,
+    row_is_present,
     weighted_values,
 )
 from attnmod.kernels.reference import MAX_ENTITIES
@@ -68,14 +69,25 @@ from attnmod.kernels.tiles import (
     LOG2_E,
     head_base,
     load_channels,
+    row_base,
     row_stride,
     store_channels,
     zero_channels,
 )
-from attnmod.kernels.vote import exponent_of, owner_bit, prompt_votes, scale_votes, vote_reference, vote_shares
+from attnmod.kernels.vote import (
+    exponent_of,
+    owner_bit,
+    prompt_votes,
+    scale_votes,
+    vote_shares,
+    voting_bits,
+    voting_columns,
+    voting_peak,
+)
 
 # With fewer programs than this some processors of an H100 have nothing to do.
 _PROCESSORS = 132
+_plans = Plans()
 
 
 @triton.jit
@@ -104,7 +116,7 @@ def _cross_attention_kernel(
     num_queries,
     num_tokens,
     num_entities,
-    blocks_per_program,
+    blocks_per_program: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     D_TILES: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -125,98 +137,91 @@ def _cross_attention_kernel(
     coefficient = tl.maximum(tl.cast(scale, tl.float32) * LOG2_E, 1e-30)
     VOTE_DTYPE: tl.constexpr = tl.float32 if q_ptr.dtype.element_ty == tl.float32 else tl.float16
     VOTES: tl.constexpr = HAS_ENTITIES and not HAS_OWNER
-    blocks = tl.cdiv(num_queries, BLOCK_M)
     h = tl.program_id(1).to(tl.int64)
     b = tl.program_id(2).to(tl.int64)
-    first_block = tl.program_id(0) * blocks_per_program
-    last_block = tl.minimum(first_block + blocks_per_program, blocks)
-    q_base = head_base(q_ptr, b, h, q_strides, ALIGNED)
+    first_row = tl.program_id(0) * (blocks_per_program * BLOCK_M)
+    rows = tl.arange(0, BLOCK_M)
     k_base = head_base(k_ptr, b, h, k_strides, ALIGNED)
     v_base = head_base(v_ptr, b, h, v_strides, ALIGNED)
-    out_base = head_base(out_ptr, b, h, out_strides, ALIGNED)
+    q_base = row_base(head_base(q_ptr, b, h, q_strides, ALIGNED), first_row, row_stride(q_strides, ALIGNED))
+    out_base = row_base(head_base(out_ptr, b, h, out_strides, ALIGNED), first_row, row_stride(out_strides, ALIGNED))
+    q_stride = row_stride(q_strides, ALIGNED)
     out_stride = row_stride(out_strides, ALIGNED)
 
-    weights, largest_weight, first = prompt_weights(
-        weights_ptr, b, weights_strides, 0, num_tokens, TOKEN_TILES, HAS_WEIGHTS
-    )
-    if largest_weight > float("-inf"):
+    # Two rounds of loads: what belongs to the row; then, in a row that has tokens, queries, keys and values.
+    first = first_weight(weights_ptr, b, weights_strides, HAS_WEIGHTS)
+    weights = prompt_weights(weights_ptr, b, weights_strides, 0, num_tokens, TOKEN_TILES, HAS_WEIGHTS)
+    bits = ()
+    if HAS_ENTITIES:
+        bits = prompt_bits(bits_ptr, b, bits_strides, 0, num_tokens, TOKEN_TILES)
+        log_hidden, hides = load_log_hidden(hidden_ptr, b, hidden_stride, HAS_HIDDEN_WEIGHT)
+    if row_is_present(first, weights_ptr, b, weights_strides, num_tokens, HAS_WEIGHTS):
+        q = ()
+        for i in tl.static_range(blocks_per_program):
+            block_ptr = q_base + i * BLOCK_M * q_stride
+            left = num_queries - first_row - i * BLOCK_M
+            q = q + (load_channels(block_ptr, rows, q_stride, left, HEAD_DIM, D_TILES, True),)
+        k = prompt_matrix(k_base, weights, 0, row_stride(k_strides, ALIGNED), HEAD_DIM, D_TILES)
+        v = prompt_matrix(v_base, weights, 0, row_stride(v_strides, ALIGNED), HEAD_DIM, D_TILES)
+        columns, bit_columns = prompt_columns(weights, bits, HAS_WEIGHTS, HAS_ENTITIES)
         modulated = False
-        bits = ()
-        if HAS_ENTITIES:
-            bits, any_entity = prompt_bits(bits_ptr, b, bits_strides, 0, num_tokens, TOKEN_TILES)
-            hidden_weight, hides = load_hidden_weight(hidden_ptr, b, hidden_stride, HAS_HIDDEN_WEIGHT)
-            modulated = any_entity & hides
-            # where an owner makes no difference, nothing is hidden
-            hidden_weight = tl.where(modulated, hidden_weight, 1.0)
+        if VOTES or (HAS_OWNER and RETURN_OWNER):  # an owner makes no difference where nothing is hidden
+            modulated = any_entity(bits) & hides
         if VOTES:
-            votes, voting, largest_vote = prompt_votes(
-                bits, weights, affinity_ptr, b, affinity_strides, 0, num_entities, BLOCK_G, TOKEN_TILES, HAS_AFFINITY
-            )
+            votes, largest_vote = prompt_votes(
+                voting_bits(bits, weights), weights, affinity_ptr, b, affinity_strides, 0, num_entities, BLOCK_G,
+                HAS_AFFINITY,
+            )  # fmt: skip
             unit = tl.where(largest_vote > 0, largest_vote, 1.0)
-            votes = scale_votes(votes, unit, TOKEN_TILES, HAS_AFFINITY, VOTE_DTYPE)
-            factors = linear_columns(weights, largest_weight, TOKEN_TILES)
-        else:
-            columns = log_columns(weights, TOKEN_TILES)
-        if HAS_ENTITIES:
-            bits = bit_columns(bits, TOKEN_TILES)
-        k = prompt_matrix(k_base, weights, first, 0, row_stride(k_strides, ALIGNED), HEAD_DIM, D_TILES, TOKEN_TILES)
-        v = prompt_matrix(v_base, weights, first, 0, row_stride(v_strides, ALIGNED), HEAD_DIM, D_TILES, TOKEN_TILES)
-
-        for block in range(first_block, last_block):
-            offs_m = block * BLOCK_M + tl.arange(0, BLOCK_M)
-            q = load_channels(q_base, offs_m, row_stride(q_strides, ALIGNED), num_queries, HEAD_DIM, D_TILES, True)
-            scores = prompt_scores(q, k, TOKEN_TILES, PRECISION)  # [BLOCK_M, width]
+            voting = voting_columns(votes, columns, bit_columns, HAS_AFFINITY)
+            votes = scale_votes(votes, unit, HAS_AFFINITY, VOTE_DTYPE)
+        for i in tl.static_range(blocks_per_program):
+            left = num_queries - first_row - i * BLOCK_M
+            offs_m = first_row + i * BLOCK_M + rows
+            owner = tl.full([BLOCK_M], 0, tl.uint32)
+            row_hidden = tl.full([BLOCK_M], 0.0, tl.float32)
+            reported = tl.full([BLOCK_M], -1, tl.int32)
+            if HAS_OWNER:
+                ptrs = owner_ptr + b * owner_strides[0] + offs_m.to(tl.int64) * owner_strides[1]
+                given = tl.load(ptrs, mask=offs_m < num_queries, other=-1).to(tl.int32)
+                owner, row_hidden = given_owner(given, log_hidden)
+                if RETURN_OWNER:
+                    reported = tl.where(modulated, given, -1)
+            scores = prompt_scores(q[i], k, PRECISION)  # [BLOCK_M, width]
+            if VOTES:
+                reference = finite(voting_peak(scores, voting, coefficient))
+                shares = tl.zeros([BLOCK_M, BLOCK_G], tl.float32)
+                shares = vote_shares(scores, coefficient, reference, votes, shares, PRECISION)
+                owner = owner_bit(shares, BLOCK_G)
+                row_hidden += tl.where(modulated, log_hidden, 0.0)
+                reported = tl.where(modulated, exponent_of(owner), -1)
+            peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
+            exponents, peak = log_modulate(
+                scores, coefficient, columns, bit_columns, owner, row_hidden, peak, HAS_ENTITIES
+            )
+            peak = finite(peak)
+            f_e_s, total = exponentials_and_sum(exponents, peak)
             zeros = zero_channels(BLOCK_M, D_TILES)
             ones = tl.full([BLOCK_M], 1.0, tl.float32)
-            if VOTES:
-                peak, vote_peak = score_peaks(scores, voting, coefficient, TOKEN_TILES)
-                vote_peak = tl.where(modulated, vote_peak, float("-inf"))  # else there is no vote
-                p = exponentials(scores, coefficient, vote_reference(peak, vote_peak), TOKEN_TILES)
-                owner = tl.full([BLOCK_M], 0, tl.uint32)
-                if modulated:
-                    shares = tl.zeros([BLOCK_M, BLOCK_G], tl.float32)
-                    owner = owner_bit(vote_shares(p, votes, shares, TOKEN_TILES, PRECISION), BLOCK_G)
-                f_e_s, total = modulate(p, factors, bits, owner, hidden_weight, TOKEN_TILES)
-                out = weighted_values(
-                    normalize(f_e_s, total, TOKEN_TILES), v, zeros, ones, TOKEN_TILES, D_TILES, PRECISION
-                )
-                factor = ones
-                if not RENORMALIZE:
-                    factor = total / present_sum(p, factors, TOKEN_TILES) * tl.exp2(largest_weight)
-                if RETURN_OWNER:
-                    reported = tl.where(modulated, exponent_of(owner), -1)
-            else:
-                owner = tl.full([BLOCK_M], 0, tl.uint32)
-                row_hidden = tl.full([BLOCK_M], 0.0, tl.float32)
-                reported = tl.full([BLOCK_M], -1, tl.int32)
-                if HAS_OWNER:
-                    ptrs = owner_ptr + b * owner_strides[0] + offs_m.to(tl.int64) * owner_strides[1]
-                    given = tl.load(ptrs, mask=(offs_m < num_queries) & modulated, other=-1).to(tl.int32)
-                    owner, row_hidden = given_owner(given, tl.log2(hidden_weight))
-                    reported = given
-                peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
-                exponents, peak = log_modulate(
-                    scores, coefficient, columns, bits, owner, row_hidden, peak, TOKEN_TILES, HAS_OWNER
-                )
-                peak = finite(peak)
-                f_e_s, total = exponentials_and_sum(exponents, peak, TOKEN_TILES)
-                out = weighted_values(f_e_s, v, zeros, ones, TOKEN_TILES, D_TILES, PRECISION)
-                factor = 1.0 / tl.where(total > 0, total, 1.0)
-                if not RENORMALIZE:
-                    plain_peak, _ = score_peaks(scores, columns, coefficient, TOKEN_TILES)
-                    p = exponentials(scores, coefficient, plain_peak, TOKEN_TILES)
-                    factor = tl.where(total > 0, tl.exp2(peak - plain_peak), 0.0)
-                    factor = factor / log_present_sum(p, columns, TOKEN_TILES)
-            store_channels(out_base, out, factor, offs_m, out_stride, num_queries, HEAD_DIM, D_TILES)
+            out = weighted_values(f_e_s, v, zeros, ones, D_TILES, PRECISION)
+            factor = 1.0 / tl.where(total > 0, total, 1.0)
+            if not RENORMALIZE:
+                plain_peak = present_peak(scores, columns, coefficient)
+                factor = tl.where(total > 0, tl.exp2(peak - plain_peak), 0.0)
+                factor = factor / present_sum(scores, columns, coefficient, plain_peak)
+            store_channels(out_base + i * BLOCK_M * out_stride, out, factor, rows, out_stride, left, HEAD_DIM, D_TILES)
             if RETURN_OWNER:
                 owner_base = owner_out_ptr + b * owner_out_strides[0] + h * owner_out_strides[1]
                 tl.store(owner_base + offs_m, reported.to(tl.int8), mask=offs_m < num_queries)
     else:  # an empty text: zeros, and neither q, k nor v is read
-        for block in range(first_block, last_block):
-            offs_m = block * BLOCK_M + tl.arange(0, BLOCK_M)
+        for i in tl.static_range(blocks_per_program):
+            left = num_queries - first_row - i * BLOCK_M
+            offs_m = first_row + i * BLOCK_M + rows
             zeros = zero_channels(BLOCK_M, D_TILES)
             factor = tl.full([BLOCK_M], 0.0, tl.float32)
-            store_channels(out_base, zeros, factor, offs_m, out_stride, num_queries, HEAD_DIM, D_TILES)
+            store_channels(
+                out_base + i * BLOCK_M * out_stride, zeros, factor, rows, out_stride, left, HEAD_DIM, D_TILES
+            )
             if RETURN_OWNER:
                 owner_base = owner_out_ptr + b * owner_out_strides[0] + h * owner_out_strides[1]
                 tl.store(owner_base + offs_m, tl.full([BLOCK_M], -1, tl.int8), mask=offs_m < num_queries)
@@ -238,18 +243,64 @@ def launch_cross_attention(
     out: torch.Tensor,
     owner_out: torch.Tensor | None,
     affinity_out: torch.Tensor | None,
+    form: str | None = None,
+    tiles: Tiles | None = None,
 ) -> None:
-    """Writes out and, where given, owner_out and affinity_out. Allocates nothing and trusts its inputs."""
+    """Writes out and, where given, owner_out and affinity_out. Allocates nothing and trusts its inputs.
+
+    form and tiles None are the table's.
+    """
+    given = dict(locals())
     if out.numel() == 0:
         return
+    tensors = (q, k, v, entity_bits, affinity, log_weights, hidden_weight, owner, out, owner_out, affinity_out)
+    pointers = tuple([None if tensor is None else tensor.data_ptr() for tensor in tensors])
+    key = (
+        q.get_device(),
+        q.dtype,
+        q.shape,
+        k.shape,
+        tuple([None if tensor is None else tensor.stride() for tensor in tensors]),
+        None if affinity is None else (affinity.dtype, affinity.shape[2]),
+        share_heads,
+        renormalize,
+        form,
+        tiles,
+        alignment(*pointers),
+        generation(),
+    )
+    _plans.launch(key, pointers, float(scale), lambda: describe_cross_attention(**given))
+
+
+def describe_cross_attention(
+    *,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    entity_bits: torch.Tensor | None,
+    affinity: torch.Tensor | None,
+    log_weights: torch.Tensor | None,
+    hidden_weight: torch.Tensor | None,
+    owner: torch.Tensor | None,
+    share_heads: bool,
+    renormalize: bool,
+    scale: float,
+    out: torch.Tensor,
+    owner_out: torch.Tensor | None,
+    affinity_out: torch.Tensor | None,
+    form: str | None = None,
+    tiles: Tiles | None = None,
+    device: str = "",
+) -> Launch:
+    """The launch of these arguments, on the architecture of that name or else on q's own."""
     batch, heads, queries, head_dim = q.shape
     tokens = k.shape[2]
     entities = MAX_ENTITIES if affinity is None else affinity.shape[2]
     heads_vote_together = share_heads and owner is None
-    device = architecture(q.device)
+    device = device or architecture(q.device)
     votes = entity_bits is not None and owner is None
-    form = cross_attention_form(device, head_dim, q.element_size(), tokens, votes, heads_vote_together)
-    tiles = cross_attention_tiles(device, head_dim, form, q.element_size())
+    form = form or cross_attention_form(device, head_dim, q.element_size(), tokens, votes, heads_vote_together)
+    tiles = tiles or cross_attention_tiles(device, head_dim, form, queries, q.element_size())
     owner_strides = _strides(owner_out, 3)[:2]
     if owner_out is not None and share_heads:
         owner_strides = (owner_out.stride(0), 0)  # one map for all heads: each writes the same
@@ -264,6 +315,7 @@ def launch_cross_attention(
         owner_ptr=owner,
         out_ptr=out,
         owner_out_ptr=owner_out,
+        affinity_out_ptr=affinity_out,
         q_strides=q.stride()[:3],
         k_strides=k.stride()[:3],
         v_strides=v.stride()[:3],
@@ -274,7 +326,7 @@ def launch_cross_attention(
         owner_strides=_strides(owner, 2),
         out_strides=out.stride()[:3],
         owner_out_strides=owner_strides,
-        scale=scale,
+        scale=float(scale),
         num_queries=queries,
         num_tokens=tokens,
         num_entities=entities,
@@ -299,23 +351,24 @@ def launch_cross_attention(
         arguments["maxnreg"] = tiles.max_registers
     blocks = triton.cdiv(queries, tiles.block_m)
     if form == "prompt":
+        del arguments["affinity_out_ptr"]
         programs = triton.cdiv(blocks, tiles.blocks_per_program)
         arguments |= dict(blocks_per_program=tiles.blocks_per_program, TOKEN_TILES=token_tiles(tokens))
-        _cross_attention_kernel[(programs, heads, batch)](**arguments)
-        return
+        return Launch(_cross_attention_kernel, (programs, heads, batch), arguments)
     heads_per_program = 1
     if heads_vote_together:  # enough programs to fill the processors, each voting over all heads
         heads_per_program = triton.cdiv(heads, min(heads, max(1, _PROCESSORS // (blocks * batch))))
-    _swept_cross_attention_kernel[(blocks, triton.cdiv(heads, heads_per_program), batch)](
-        **arguments,
-        affinity_out_ptr=affinity_out,
+    group = sweep_tiles(tokens, tiles.block_n)
+    arguments |= dict(
         affinity_out_strides=_strides(affinity_out, 3)[:2],
         num_heads=heads,
         heads_per_program=heads_per_program,
-        TOKEN_TILES=sweep_tiles(tokens, tiles.block_n),
+        TOKEN_TILES=group,
+        HELD_GROUPS=held_groups(device, head_dim, q.element_size(), tokens, sum(width for _, width in group)),
         SHARE_HEADS=heads_vote_together,
         RETURN_AFFINITY=affinity_out is not None,
     )
+    return Launch(_swept_cross_attention_kernel, (blocks, triton.cdiv(heads, heads_per_program), batch), arguments)
 
 
 def _strides(tensor: torch.Tensor | None, ndim: int) -> tuple[int, ...]:

@@ -2,7 +2,8 @@
 
 `self_attention` and `cross_attention` are the checked doors. Behind them `torch.ops.attnmod.self_attention` and
 `torch.ops.attnmod.cross_attention` trust their inputs and can be traced by torch.compile and captured in a CUDA
-graph; a caller that made its tensors itself, such as the sampler, calls them directly.
+graph. A caller that made its tensors itself, such as the sampler, comes in by `trusted_self_attention` and
+`trusted_cross_attention`: where nobody traces or watches, these spare it the way through torch.library.
 
 Importing this module needs torch alone. Triton is imported when it first has something to compute.
 """
@@ -18,14 +19,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attnmod.kernels import reference, sdpa
+from attnmod.kernels import configs, reference, sdpa, tile_table
 from attnmod.kernels.checks import BACKENDS, check_cross_attention, check_gradients, check_self_attention
-from attnmod.kernels.configs import MAX_HEAD_DIM, MEASURED, architecture, sdpa_is_faster
+from attnmod.kernels.configs import MAX_HEAD_DIM, architecture, generation, self_attention_entry
 from attnmod.kernels.reference import MAX_ENTITIES, default_affinity
 
 __all__ = ["available_backends", "cross_attention", "default_affinity", "self_attention"]
 
-_UNMEASURED = "backend 'auto' takes Triton with tiles chosen by arithmetic; `make gpu PART=tune` measures them"
+_UNMEASURED = "backend 'auto' takes Triton with tiles chosen by arithmetic; `attnmod bench tune` measures them"
 
 _library = torch.library.Library("attnmod", "DEF")
 _library.define(
@@ -59,8 +60,8 @@ def self_attention(
         k: [B, H, T, D], like q.
         v: [B, H, T, D], like q.
         temperature: a number, or a float32 tensor [B] or [B, H] on q's device, which may change between the
-            replays of a CUDA graph. Above 0; below 1e-6 it counts as 1e-6. None is 1.
-        scale: factor of the scores before the temperature; None is D ** -0.5.
+            replays of a CUDA graph. Above 0 and finite in float32; below 1e-6 it counts as 1e-6. None is 1.
+        scale: factor of the scores before the temperature, above 0 and up to 1e6; None is D ** -0.5.
         backend: "auto" takes triton on a GPU that it supports, unless SDPA was measured to be faster there, else
             sdpa. "triton" takes CPU tensors only under TRITON_INTERPRET=1. "eager" is plain PyTorch and the only
             one with gradients.
@@ -120,15 +121,16 @@ def cross_attention(
             token carries the bits of all its entities; a parent has a lower id than its children. None: no mask.
         affinity: [B, T, G], float32, float16 or bfloat16, G up to 32, finite and not negative: how token n votes
             for entity g. None: one vote for the innermost entity, see `default_affinity`.
-        log_weights: float32 [B, T], natural logarithm of each token's weight. -inf is an absent token; above 60
-            counts as 60.
+        log_weights: float32 [B, T], natural logarithm of each token's weight, at least -1000; above 60 counts as
+            60. -inf is an absent token, whose key and value may hold anything, NaN too.
         hidden_weight: float32 [B], the factor of tokens that a patch's owner does not see: 0 hides them (as
-            None does), 1 switches the mask off.
+            None does), 1 switches the mask off. However small it and the weights are: where only such tokens are
+            left, they share a patch's attention among them.
         owner: int8 [B, M], a given map instead of the vote; -1 is nobody's patch, which sees every token. No
             effect without entity_bits.
         share_heads: the heads vote together, by the mean of their affinities.
         renormalize: divide by the modulated sum; False divides by the sum as it was before mask and weights.
-        scale: factor of the scores; None is D ** -0.5.
+        scale: factor of the scores, above 0 and up to 1e6; None is D ** -0.5.
         return_owner: also return the map of owners.
         return_affinity: also return each patch's affinity to each entity; needs share_heads and no given owner.
         backend: as in `self_attention`.
@@ -173,6 +175,43 @@ def cross_attention(
     return results[0] if len(results) == 1 else tuple(results)
 
 
+def trusted_self_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    temperature: Tensor | None = None,
+    scale: float | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """`torch.ops.attnmod.self_attention` by the shortest way: nothing is checked."""
+    if _nobody_watches(q):
+        return _self_attention_impl(q, k, v, temperature, scale, backend)
+    return torch.ops.attnmod.self_attention(q, k, v, temperature, scale, backend)
+
+
+def trusted_cross_attention(q: Tensor, k: Tensor, v: Tensor, **options) -> list[Tensor]:
+    """`torch.ops.attnmod.cross_attention` by the shortest way: nothing is checked."""
+    if _nobody_watches(q):
+        return _cross_attention_impl(q, k, v, **options)
+    return torch.ops.attnmod.cross_attention(q, k, v, **options)
+
+
+def _nobody_watches(q: Tensor) -> bool:
+    """Whether a call may pass by torch's dispatcher, whose walk through Python costs more than a kernel's launch.
+
+    Not under torch.compile, a dispatch or function mode or a function transform, nor with a tensor that is more than
+    a tensor: these must see the op. On a CPU the walk is a small part of the work, and stays.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and q.device.type == configs.ACCELERATOR
+        and type(q) is Tensor
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._len_torch_function_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
+
+
 def available_backends() -> dict[str, str]:
     """For each backend "" where it works on this machine, else one line why not.
 
@@ -181,6 +220,15 @@ def available_backends() -> dict[str, str]:
     """
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     return {"triton": _triton_obstacle(device), "sdpa": "", "eager": ""}
+
+
+def tiles_in_use() -> str:
+    """Where the tiles of the kernels come from, in a line: what ships, or the table that a tuning run has made."""
+    path = tile_table.user_path()
+    if not path.exists():
+        return f"the ones that ship; `attnmod bench tune` makes {path} for this card"
+    reason = tile_table.obstacle_to(path)
+    return f"the ones that ship; {path} is ignored: {reason}" if reason else f"{path}, over the ones that ship"
 
 
 def _self_attention_impl(
@@ -195,15 +243,11 @@ def _self_attention_impl(
     scale = _scale(q, scale)
     chosen = _choose_backend(backend, q)
     if backend == "auto" and chosen == "triton":
-        device = architecture(q.device)
-        if device not in MEASURED:
-            _warn_once(f"attnmod: nobody has measured these kernels on {device}: {_UNMEASURED}")
-        elif sdpa_is_faster(device, q.shape[3], q.shape[2]):
-            chosen = "sdpa"
+        chosen = _faster_self_attention(q.device, q.shape[3], q.shape[2], generation())
     if chosen == "triton":
         from attnmod.kernels.self_attention import launch_self_attention
 
-        out = _empty_output(q)
+        out = empty_output(q)
         with _current_device(q):
             launch_self_attention(q=q, k=k, v=v, temperature=temperature, scale=scale, out=out)
         return out
@@ -237,7 +281,7 @@ def _cross_attention_impl(
         "owner": owner,
         "share_heads": share_heads,
         "renormalize": renormalize,
-        "scale": _scale(q, scale),
+        "scale": scale,
     }
     chosen = _choose_backend(backend, q)
     if chosen == "triton":
@@ -263,7 +307,7 @@ def _cross_attention_impl(
 
 def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Under autocast q, k and v take its dtype, and nothing else does: weights and temperatures stay float32."""
-    if not isinstance(q, Tensor) or not torch.is_autocast_enabled(q.device.type):
+    if not isinstance(q, Tensor) or q.device.type == "meta" or not torch.is_autocast_enabled(q.device.type):
         return q, k, v
     dtype = torch.get_autocast_dtype(q.device.type)
     q, k, v = (x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in (q, k, v))
@@ -272,18 +316,19 @@ def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _current_device(q: Tensor) -> contextlib.AbstractContextManager:
     """Triton launches on the current device, which need not be q's; where it is, nothing is spent on a switch."""
-    if q.device.type != "cuda" or q.device.index == torch.cuda.current_device():
+    if q.device.type != configs.ACCELERATOR or q.get_device() == torch.cuda.current_device():
         return contextlib.nullcontext()
     return torch.cuda.device(q.device)
 
 
 def _cross_attention_in_torch(compute: Callable[..., Tensor | tuple[Tensor, ...]], q, k, v, **options) -> list[Tensor]:
-    results = compute(q, k, v, **options)
+    with torch.autocast(q.device.type, enabled=False):  # q, k and v have its dtype; what is derived from them must not
+        results = compute(q, k, v, **options)
     out, *rest = results if isinstance(results, tuple) else (results,)
     return [_laid_out(out), *rest]
 
 
-def _empty_output(q: Tensor) -> Tensor:
+def empty_output(q: Tensor) -> Tensor:
     """[B, H, M, D] in the memory layout [B, M, H, D], so that the caller's merge of heads is a view."""
     batch, heads, queries, head_dim = q.shape
     return q.new_empty(batch, queries, heads, head_dim).transpose(1, 2)
@@ -293,7 +338,7 @@ def _empty_results(
     q: Tensor, affinity: Tensor | None, share_heads: bool, return_owner: bool, return_affinity: bool
 ) -> list[Tensor]:
     batch, heads, queries, _ = q.shape
-    results = [_empty_output(q)]
+    results = [empty_output(q)]
     if return_owner:
         shape = (batch, queries) if share_heads else (batch, heads, queries)
         results.append(q.new_empty(shape, dtype=torch.int8))
@@ -313,7 +358,7 @@ def _scale(q: Tensor, scale: float | None) -> float:
 
 def _choose_backend(backend: str, q: Tensor) -> str:
     """Resolves "auto" and says why "triton" cannot run."""
-    if backend in ("sdpa", "eager") or (backend == "auto" and q.device.type != "cuda"):
+    if backend in ("sdpa", "eager") or (backend == "auto" and q.device.type != configs.ACCELERATOR):
         return "sdpa" if backend == "auto" else backend
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; it was {backend!r}")
@@ -326,6 +371,16 @@ def _choose_backend(backend: str, q: Tensor) -> str:
         raise ValueError(f"backend='triton' cannot run here: {obstacle}; allowed here are 'auto', 'sdpa' and 'eager'")
     _warn_once(f"attnmod: backend 'auto' uses sdpa instead of triton: {obstacle}")
     return "sdpa"
+
+
+@functools.cache
+def _faster_self_attention(device: torch.device, head_dim: int, queries: int, _generation: int) -> str:
+    """What the table of this generation takes for a shape: triton, or sdpa where that was measured to be faster."""
+    name = architecture(device)
+    entry = self_attention_entry(name, head_dim, queries)
+    if not entry.measured:
+        _warn_once(f"attnmod: nobody has measured these kernels on {name}: {_UNMEASURED}")
+    return entry.backend
 
 
 @functools.cache
@@ -342,7 +397,7 @@ def _triton_obstacle(device: torch.device) -> str:
     interpreted = os.environ.get("TRITON_INTERPRET") == "1" if tiles is None else tiles.INTERPRETED.value
     if interpreted:
         return ""
-    if device.type != "cuda":
+    if device.type != configs.ACCELERATOR:
         return f"on {device.type} it runs only in Triton's interpreter, with TRITON_INTERPRET=1 set before the start"
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
         major, minor = torch.cuda.get_device_capability(device)
@@ -353,7 +408,7 @@ def _triton_obstacle(device: torch.device) -> str:
 @torch.library.register_fake("attnmod::self_attention", lib=_library)
 def _self_attention_fake(q, k, v, temperature=None, scale=None, backend="auto"):
     check_gradients(backend, q=q, k=k, v=v, temperature=temperature)
-    return _empty_output(q)
+    return empty_output(q)
 
 
 @torch.library.register_fake("attnmod::cross_attention", lib=_library)

@@ -24,6 +24,8 @@ from torch import Tensor
 
 MAX_ENTITIES = 32  # one bit each in an int32
 MAX_LOG_WEIGHT = 60.0  # e^60 times a sum over any prompt is still far below float32's largest number
+MIN_LOG_WEIGHT = -1000.0  # of a present token: e^-1000 is nothing beside any other, and fp16 still tells it from -inf
+MAX_SCALE = 1e6  # beyond it softmax is an argmax in every dtype, and scores would leave float32
 MIN_TEMPERATURE = 1e-6  # below it softmax is an argmax in every dtype, and 1 / tau would overflow
 
 
@@ -31,10 +33,11 @@ def self_attention(
     q: Tensor, k: Tensor, v: Tensor, *, temperature: Tensor | float | None = None, scale: float | None = None
 ) -> Tensor:
     """out[m] = sum_n softmax_n(q[m].k[n] * scale / tau) v[n], with tau per row or per row and head."""
-    scores = _scores(q, k, scale)  # [B, H, M, T]
+    scores = _scores(q, k, scale, None)  # [B, H, M, T]
     if isinstance(temperature, Tensor):
-        tau = temperature.clamp(min=MIN_TEMPERATURE).to(q.dtype)
-        scores = scores / tau.reshape(*tau.shape, *[1] * (4 - tau.ndim))  # [B] or [B, H] against [B, H, M, T]
+        tau = temperature.clamp(min=MIN_TEMPERATURE)
+        tau = tau.reshape(*tau.shape, *[1] * (4 - tau.ndim))  # [B] or [B, H] against [B, H, M, T]
+        scores = (scores / tau).to(q.dtype)
     elif temperature is not None:
         scores = scores / max(temperature, MIN_TEMPERATURE)
     return torch.softmax(scores, dim=-1) @ v
@@ -62,7 +65,9 @@ def cross_attention(
         out, or a tuple of out, the owner map where return_owner (int8 [B, H, M]; [B, M] with share_heads) and
         the affinity's mean over the heads where return_affinity (float32 or float64 [B, M, G]), in this order.
     """
-    scores = _scores(q, k, scale)  # [B, H, M, T]
+    k, v = present_rows(k, v, log_weights)
+    present = present_tokens(k, log_weights)
+    scores = _scores(q, k, scale, present)  # [B, H, M, T]
     owners, mean_affinity = assign_owners(
         q,
         k,
@@ -74,7 +79,6 @@ def cross_attention(
         share_heads=share_heads,
         scale=scale,
     )
-    present = present_tokens(k, log_weights)
     log_factor = log_factors(k, entity_bits, log_weights, hidden_weight, owners).to(q.dtype)  # [B, 1 or H, 1 or M, T]
 
     # The maximum is taken over what is summed: a hidden token's score must not push the visible ones to zero.
@@ -146,8 +150,9 @@ def entity_votes(
         The votes [B, H, M, G], with share_heads their mean [B, 1, M, G], up to a positive factor per patch; and the
         mean over the heads [B, M, G] as probabilities.
     """
-    scores = _scores(q, k, scale)
+    k, _ = present_rows(k, k, log_weights)
     present = present_tokens(k, log_weights)
+    scores = _scores(q, k, scale, present)
     voting = present & (affinity > 0).any(-1)[:, None, None]
     exponents = torch.where(voting, scores, -math.inf)
     # The vote has the voting tokens' own maximum: BOS often leads by 10 nats and more, and under its maximum the
@@ -196,6 +201,14 @@ def present_tokens(k: Tensor, log_weights: Tensor | None) -> Tensor:
     return (log_weights > -math.inf)[:, None, None]
 
 
+def present_rows(k: Tensor, v: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """k and v with zeros for absent tokens, which may hold anything: NaN times a weight of zero would be NaN."""
+    if log_weights is None:
+        return k, v
+    present = (log_weights > -math.inf)[:, None, :, None]  # [B, 1, T, 1]
+    return torch.where(present, k, 0), torch.where(present, v, 0)
+
+
 def log_factors(
     k: Tensor, entity_bits: Tensor | None, log_weights: Tensor | None, hidden_weight: Tensor | None, owners: Tensor
 ) -> Tensor:
@@ -212,8 +225,16 @@ def log_factors(
     return torch.where(visible, log_factor, log_factor + torch.log(hidden_weight)[:, None, None, None])
 
 
-def _scores(q: Tensor, k: Tensor, scale: float | None) -> Tensor:
-    return (q @ k.transpose(-1, -2)) * (q.shape[-1] ** -0.5 if scale is None else scale)
+def _scores(q: Tensor, k: Tensor, scale: float | None, present: Tensor | None) -> Tensor:
+    """The scores less each patch's largest among the present tokens, which no softmax notices.
+
+    Taken before the scale: a sharp one takes what lies far below out of a low dtype's range, not what leads.
+    """
+    scores = q @ k.transpose(-1, -2)
+    most = torch.finfo(q.dtype).max
+    scores = scores.clamp(-most, most)
+    peak = _peak(scores if present is None else torch.where(present, scores, -math.inf))
+    return ((scores - peak) * (q.shape[-1] ** -0.5 if scale is None else scale)).clamp(-most, most)
 
 
 def _log_total(scores: Tensor, present: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Both ops in PyTorch's own operators: the path for CPU tensors, and for GPUs that Triton cannot serve.
 
 A temperature is divided out of q. Cross-attention whose owners are known, or that has none, is scaled dot-product
-attention with the mask and the weights as an additive bias. Where the patches vote, the scores are materialised once
-and serve the vote and the attention, as in the Triton kernels. Same contract as `reference.py`, not differentiated.
+attention with the mask and the weights as an additive bias. Where the patches vote, that comes first, on scores in
+memory. Same contract as `reference.py`, not differentiated.
 """
 
 import math
@@ -13,19 +13,18 @@ from torch import Tensor
 
 from attnmod.kernels import reference
 
-# How far, in nats, the leading token may stand above 1 where the votes' own maximum is 1: its product with values
-# must stay within float32.
-_LARGEST_LEAD = 60.0
-
 
 def self_attention(q: Tensor, k: Tensor, v: Tensor, *, temperature: Tensor | None, scale: float) -> Tensor:
     """softmax(q kT * scale / tau) v by SDPA on q / tau."""
-    if temperature is not None:
-        tau = temperature.clamp(min=reference.MIN_TEMPERATURE)
-        sharpened = q / tau.reshape(*tau.shape, *[1] * (4 - tau.ndim))
-        most = torch.finfo(q.dtype).max  # a small tau takes a large q beyond it, and infinite scores would give NaN
-        q = sharpened.clamp(-most, most).to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    if temperature is None:
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    tau = temperature.clamp(min=reference.MIN_TEMPERATURE)
+    sharpened = q / tau.reshape(*tau.shape, *[1] * (4 - tau.ndim))  # float32
+    if q.device.type == "cpu":
+        return F.scaled_dot_product_attention(sharpened, k.float(), v.float(), scale=scale).to(q.dtype)
+    # float16 ends at 65504, which a temperature under 1e-3 may well take q beyond: infinite scores would give NaN
+    most = torch.finfo(q.dtype).max
+    return F.scaled_dot_product_attention(sharpened.clamp(-most, most).to(q.dtype), k, v, scale=scale)
 
 
 def cross_attention(
@@ -45,6 +44,7 @@ def cross_attention(
     return_affinity: bool = False,
 ) -> tuple[Tensor, ...]:
     """Returns out and, where asked for, owner and affinity, as `reference.cross_attention` does."""
+    k, v = reference.present_rows(k, v, log_weights)
     batch, heads, queries, _ = q.shape
     entities = reference.MAX_ENTITIES if affinity is None else affinity.shape[2]
     out = q.new_empty(batch, queries, heads, q.shape[3]).transpose(1, 2)
@@ -66,9 +66,10 @@ def cross_attention(
             out[rows] = _attend(q[rows], k[rows], v[rows], bits, weights, hidden, owners[rows], renormalize, scale)
         else:
             votes = None if affinity is None else affinity[rows].float()
-            out[rows], owners[rows], mean_affinity[rows] = _vote_and_attend(
-                q[rows], k[rows], v[rows], bits, votes, weights, hidden, share_heads, renormalize, scale
+            owners[rows], mean_affinity[rows] = _vote(
+                q[rows], k[rows], bits, votes, weights, hidden, share_heads, scale
             )
+            out[rows] = _attend(q[rows], k[rows], v[rows], bits, weights, hidden, owners[rows], renormalize, scale)
 
     results = [out]
     if return_owner:
@@ -131,50 +132,25 @@ def _attend(
     return torch.where(sees_any, out, 0)
 
 
-def _vote_and_attend(
+def _vote(
     q: Tensor,
     k: Tensor,
-    v: Tensor,
     entity_bits: Tensor,
     affinity: Tensor | None,
     log_weights: Tensor | None,
     hidden_weight: Tensor | None,
     share_heads: bool,
-    renormalize: bool,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns out, owners [B, 1 or H, M] and the mean affinity [B, M, G]. In float32, whatever the dtype of q."""
+) -> tuple[Tensor, Tensor]:
+    """Returns owners [B, 1 or H, M] and the mean affinity [B, M, G]. In float32, whatever the dtype of q."""
     if affinity is None:
         affinity = reference.default_affinity(entity_bits)  # [B, T, G]
-    present = reference.present_tokens(k, log_weights)  # [B, 1, 1, T]
-    voting = present & (affinity > 0).any(-1)[:, None, None]
-
-    scores = (q.float() * scale) @ k.float().transpose(-1, -2)  # [B, H, M, T]
-    scores.masked_fill_(~present, -math.inf)
-    # The vote's own maximum, see reference.entity_votes; where the leading token is too far above it, less than that.
-    peak = scores.amax(-1, keepdim=True)
-    vote_peak = (scores + torch.where(voting, 0.0, -math.inf)).amax(-1, keepdim=True)
-    reference_peak = torch.maximum(vote_peak, peak - _LARGEST_LEAD)
-    reference_peak = torch.where(peak > -math.inf, reference_peak, 0)  # a row without a token: -inf - -inf is NaN
-    e_s = scores.sub_(reference_peak).exp_()  # [B, H, M, T]
-    total = e_s.sum(-1, keepdim=True)
-    shares = e_s @ affinity[:, None]  # [B, H, M, G]
-    mean_affinity = (shares / total).mean(1)  # [B, M, G]
-    votes = mean_affinity[:, None] if share_heads else shares
+    votes, mean_affinity = reference.entity_votes(
+        q.float(), k.float(), affinity, log_weights=log_weights, share_heads=share_heads, scale=scale
+    )
     owners = votes.argmax(-1).to(torch.int8)  # [B, 1 or H, M]; of equals the first
     masked = _masked_rows(k, entity_bits, log_weights, hidden_weight)[:, None, None]
-    owners = torch.where(masked, owners, -1)
-    mean_affinity = torch.where(masked, mean_affinity, 0)
-
-    # Weights over the largest, so that their product with e^s stays within float32.
-    log_factors = _log_factors_by_owner(k, entity_bits, log_weights, hidden_weight)  # [B, G + 1, T]
-    largest = log_factors[:, -1].amax(-1)[:, None, None]  # of what nobody's patch sees: everything
-    largest = torch.where(largest > -math.inf, largest, 0)
-    f_e_s = e_s.mul_(_of_owner(torch.exp(log_factors - largest), owners))
-    modulated = f_e_s.sum(-1, keepdim=True)
-    divisor = modulated if renormalize else total * torch.exp(-largest)[..., None]
-    out = (f_e_s @ v.float()) / torch.where(modulated > 0, divisor, 1)
-    return out.to(q.dtype), owners, mean_affinity
+    return torch.where(masked, owners, -1), torch.where(masked, mean_affinity, 0)
 
 
 def _masked_rows(k: Tensor, entity_bits: Tensor, log_weights: Tensor | None, hidden_weight: Tensor | None) -> Tensor:

@@ -35,7 +35,17 @@ import torch
 import triton
 import triton.language as tl
 
-from attnmod.kernels.configs import aligned, architecture, channel_tiles, precision, self_attention_tiles
+from attnmod.kernels.configs import (
+    Tiles,
+    aligned,
+    architecture,
+    channel_tiles,
+    generation,
+    gluon_tiles,
+    precision,
+    self_attention_tiles,
+)
+from attnmod.kernels.plan import Launch, Plans, alignment
 from attnmod.kernels.reference import MIN_TEMPERATURE
 from attnmod.kernels.tiles import (
     INTERPRETED,
@@ -44,6 +54,7 @@ from attnmod.kernels.tiles import (
     dot_channels,
     head_base,
     load_channels,
+    row_base,
     row_stride,
     store_channels,
     zero_channels,
@@ -54,6 +65,7 @@ _MIN_TEMPERATURE = tl.constexpr(MIN_TEMPERATURE)
 _INVISIBLE = tl.constexpr(-25.0)
 # p up to 2^8, and their sums, are far from the largest fp16 and float32.
 _LARGEST_GROWTH = tl.constexpr(8.0)
+_plans = Plans()
 
 
 @triton.jit
@@ -231,7 +243,9 @@ def _self_attention_kernel(
     coefficient = tl.cast(scale, tl.float32) * LOG2_E  # under torch.compile a Python float arrives as float64
     h = tl.program_id(1).to(tl.int64)
     b = tl.program_id(2).to(tl.int64)
-    offs_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    first_row = tl.program_id(0) * BLOCK_M
+    offs_m = tl.arange(0, BLOCK_M)
+    rows_left = num_queries - first_row
 
     if HAS_TEMPERATURE:
         tau = tl.load(temperature_ptr + b * temperature_strides[0] + h * temperature_strides[1]).to(tl.float32)
@@ -242,8 +256,9 @@ def _self_attention_kernel(
 
     k_base = head_base(k_ptr, b, h, k_strides, ALIGNED)
     v_base = head_base(v_ptr, b, h, v_strides, ALIGNED)
-    q_base = head_base(q_ptr, b, h, q_strides, ALIGNED)
-    q = load_channels(q_base, offs_m, row_stride(q_strides, ALIGNED), num_queries, HEAD_DIM, D_TILES, True)
+    stride_qm = row_stride(q_strides, ALIGNED)
+    q_base = row_base(head_base(q_ptr, b, h, q_strides, ALIGNED), first_row, stride_qm)
+    q = load_channels(q_base, offs_m, stride_qm, rows_left, HEAD_DIM, D_TILES, True)
 
     acc = zero_channels(BLOCK_M, D_TILES)
     running_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -290,9 +305,9 @@ def _self_attention_kernel(
     if skipped_ptr is not None:
         program = (b * tl.num_programs(1) + h) * tl.num_programs(0) + tl.program_id(0)
         tl.store(skipped_ptr + program, skipped)
-    out_base = head_base(out_ptr, b, h, out_strides, ALIGNED)
-    out_stride = row_stride(out_strides, ALIGNED)
-    store_channels(out_base, acc, 1.0 / running_sum, offs_m, out_stride, num_queries, HEAD_DIM, D_TILES)
+    stride_om = row_stride(out_strides, ALIGNED)
+    out_base = row_base(head_base(out_ptr, b, h, out_strides, ALIGNED), first_row, stride_om)
+    store_channels(out_base, acc, 1.0 / running_sum, offs_m, stride_om, rows_left, HEAD_DIM, D_TILES)
 
 
 def launch_self_attention(
@@ -304,17 +319,69 @@ def launch_self_attention(
     scale: float,
     out: torch.Tensor,
     skipped: torch.Tensor | None = None,
+    tiles: Tiles | None = None,
 ) -> None:
     """Writes the attention of q to k and v into out. Allocates nothing and trusts its inputs.
 
-    skipped takes, for each program (int32 [B, H, ceil(M / block_m)]), how many tiles of keys it skipped.
+    skipped takes, for each program (int32 [B, H, ceil(M / block_m)]), how many tiles of keys it skipped. tiles None are
+    the table's.
     """
-    batch, heads, queries, head_dim = q.shape
-    keys = k.shape[2]
+    given = dict(locals())
     if out.numel() == 0:
         return
-    device = architecture(q.device)
-    tiles = self_attention_tiles(device, head_dim, queries, q.element_size())
+    pointers = (
+        q.data_ptr(),
+        k.data_ptr(),
+        v.data_ptr(),
+        None if temperature is None else temperature.data_ptr(),
+        out.data_ptr(),
+        None if skipped is None else skipped.data_ptr(),
+    )
+    key = (
+        q.get_device(),
+        q.dtype,
+        q.shape,
+        q.stride(),
+        k.shape,
+        k.stride(),
+        v.stride(),
+        None if temperature is None else temperature.stride(),
+        out.stride(),
+        tiles,
+        alignment(*pointers),
+        skipped is None,
+        generation(),
+    )
+    _plans.launch(key, pointers, float(scale), lambda: describe_self_attention(**given))
+
+
+def describe_self_attention(
+    *,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    temperature: torch.Tensor | None,
+    scale: float,
+    out: torch.Tensor,
+    skipped: torch.Tensor | None = None,
+    tiles: Tiles | None = None,
+    device: str = "",
+) -> Launch:
+    """The launch of these arguments, on the architecture of that name or else on q's own."""
+    batch, heads, queries, head_dim = q.shape
+    keys = k.shape[2]
+    device = device or architecture(q.device)
+    preferred = tiles or gluon_tiles(device, head_dim, queries)
+    if preferred and preferred.kernel == "gluon":
+        from attnmod.kernels.gluon import self_attention as hopper
+
+        if not (obstacle := hopper.obstacle(q, k, v, out, device)):
+            return hopper.describe_self_attention(
+                q=q, k=k, v=v, temperature=temperature, scale=scale, out=out, tiles=preferred
+            )
+        if tiles:
+            raise ValueError(f"these tiles are for the Gluon kernel, but {obstacle}")
+    tiles = tiles or self_attention_tiles(device, head_dim, queries, q.element_size())
     if temperature is None:
         temperature_strides = (0, 0)
     else:  # [B] is [B, H] whose heads share a value
@@ -331,7 +398,7 @@ def launch_self_attention(
         v_strides=v.stride()[:3],
         temperature_strides=temperature_strides,
         out_strides=out.stride()[:3],
-        scale=scale,
+        scale=float(scale),
         num_queries=queries,
         num_keys=keys,
         HEAD_DIM=head_dim,
@@ -352,4 +419,5 @@ def launch_self_attention(
     )
     if tiles.max_registers:
         arguments["maxnreg"] = tiles.max_registers
-    _self_attention_kernel[(triton.cdiv(queries, tiles.block_m), heads, batch)](**arguments)
+    grid = (triton.cdiv(queries, tiles.block_m), heads, batch)
+    return Launch(_self_attention_kernel, grid, arguments)

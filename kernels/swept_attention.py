@@ -26,94 +26,94 @@ import triton
 import triton.language as tl
 
 from attnmod.kernels.modulate import (
-    bit_columns,
-    exponentials,
     exponentials_and_sum,
     finite,
     given_owner,
-    log_columns,
     log_modulate,
-    log_present_sum,
-    score_peaks,
+    present_peak,
+    present_sum,
 )
 from attnmod.kernels.prompt import (
-    load_hidden_weight,
+    any_entity,
+    first_weight,
+    load_log_hidden,
     prompt_bits,
+    prompt_columns,
     prompt_matrix,
     prompt_scores,
     prompt_weights,
+    row_is_present,
     weighted_values,
 )
-from attnmod.kernels.tiles import LOG2_E, head_base, load_channels, row_stride, store_channels, zero_channels
-from attnmod.kernels.vote import exponent_of, owner_bit, prompt_votes, scale_votes, vote_reference, vote_shares
+from attnmod.kernels.tiles import LOG2_E, head_base, load_channels, row_base, row_stride, store_channels, zero_channels
+from attnmod.kernels.vote import (
+    exponent_of,
+    owner_bit,
+    prompt_votes,
+    scale_votes,
+    vote_shares,
+    voting_bits,
+    voting_columns,
+    voting_peak,
+)
+
+
+@triton.jit
+def _load_group(
+    weights_ptr, weights_strides, bits_ptr, bits_strides, b, k_base, k_stride, v_base, v_stride, start, num_tokens,
+    HEAD_DIM: tl.constexpr, D_TILES: tl.constexpr, TOKEN_TILES: tl.constexpr, HAS_WEIGHTS: tl.constexpr,
+    HAS_ENTITIES: tl.constexpr,
+):  # fmt: skip
+    """Weights, bits, keys and values of the group of tokens from start."""
+    weights = prompt_weights(weights_ptr, b, weights_strides, start, num_tokens, TOKEN_TILES, HAS_WEIGHTS)
+    bits = ()
+    if HAS_ENTITIES:
+        bits = prompt_bits(bits_ptr, b, bits_strides, start, num_tokens, TOKEN_TILES)
+    k = prompt_matrix(k_base, weights, start, k_stride, HEAD_DIM, D_TILES)
+    v = prompt_matrix(v_base, weights, start, v_stride, HEAD_DIM, D_TILES)
+    return weights, bits, k, v
 
 
 @triton.jit
 def _vote_group(
-    q,
-    k,
-    columns,
-    votes,
-    voting,
-    coefficient,
-    peak,
-    vote_peak,
-    total,
-    shares,
-    TOKEN_TILES: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Takes one group of tokens into the running vote: maxima over all and over voting tokens, sum, shares."""
-    scores = prompt_scores(q, k, TOKEN_TILES, PRECISION)
-    group_peak, group_vote_peak = score_peaks(scores, voting, coefficient, TOKEN_TILES)
-    before = vote_reference(peak, vote_peak)
-    peak = tl.maximum(peak, group_peak)
-    vote_peak = tl.maximum(vote_peak, group_vote_peak)
-    reference = vote_reference(peak, vote_peak)
-    rescale = tl.exp2(before - reference)
-    p = exponentials(scores, coefficient, reference, TOKEN_TILES)
-    total = total * rescale + log_present_sum(p, columns, TOKEN_TILES)
-    shares = vote_shares(p, votes, shares * rescale[:, None], TOKEN_TILES, PRECISION)
-    return peak, vote_peak, total, shares
+    q, k, columns, votes, voting, coefficient, peak, total, vote_peak, shares,
+    SHARE_HEADS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Takes one group of tokens into the running vote: its maximum and shares; and the maximum and sum of all tokens.
+
+    The latter two are asked for only where heads are to be compared.
+    """
+    scores = prompt_scores(q, k, PRECISION)
+    before = vote_peak
+    vote_peak = tl.maximum(vote_peak, voting_peak(scores, voting, coefficient))
+    reference = finite(vote_peak)
+    rescaled = shares * tl.exp2(before - reference)[:, None]
+    shares = vote_shares(scores, coefficient, reference, votes, rescaled, PRECISION)
+    if SHARE_HEADS:
+        before = peak
+        peak = tl.maximum(peak, present_peak(scores, columns, coefficient))
+        total = total * tl.exp2(before - finite(peak)) + present_sum(scores, columns, coefficient, finite(peak))
+    return peak, total, vote_peak, shares
 
 
 @triton.jit
 def _attend_group(
-    q,
-    k,
-    v,
-    columns,
-    bits,
-    owner,
-    row_hidden,
-    coefficient,
-    peak,
-    total,
-    acc,
-    plain_peak,
-    plain_total,
-    TOKEN_TILES: tl.constexpr,
-    D_TILES: tl.constexpr,
-    HAS_ENTITIES: tl.constexpr,
-    RENORMALIZE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    q, k, v, columns, bit_columns, owner, row_hidden, coefficient, peak, total, acc, plain_peak, plain_total,
+    D_TILES: tl.constexpr, HAS_ENTITIES: tl.constexpr, RENORMALIZE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Takes one group of tokens into the running softmax."""
-    scores = prompt_scores(q, k, TOKEN_TILES, PRECISION)
+    scores = prompt_scores(q, k, PRECISION)
     before = peak
-    exponents, peak = log_modulate(
-        scores, coefficient, columns, bits, owner, row_hidden, peak, TOKEN_TILES, HAS_ENTITIES
-    )
-    f_e_s, group_total = exponentials_and_sum(exponents, finite(peak), TOKEN_TILES)
+    exponents, peak = log_modulate(scores, coefficient, columns, bit_columns, owner, row_hidden, peak, HAS_ENTITIES)
+    f_e_s, group_total = exponentials_and_sum(exponents, finite(peak))
     rescale = tl.exp2(before - finite(peak))
     total = total * rescale + group_total
-    acc = weighted_values(f_e_s, v, acc, rescale, TOKEN_TILES, D_TILES, PRECISION)
+    acc = weighted_values(f_e_s, v, acc, rescale, D_TILES, PRECISION)
     if not RENORMALIZE:
-        group_peak, _ = score_peaks(scores, columns, coefficient, TOKEN_TILES)
         before = plain_peak
-        plain_peak = tl.maximum(plain_peak, group_peak)
-        p = exponentials(scores, coefficient, plain_peak, TOKEN_TILES)
-        plain_total = plain_total * tl.exp2(before - plain_peak) + log_present_sum(p, columns, TOKEN_TILES)
+        plain_peak = tl.maximum(plain_peak, present_peak(scores, columns, coefficient))
+        group_total = present_sum(scores, columns, coefficient, finite(plain_peak))
+        plain_total = plain_total * tl.exp2(before - finite(plain_peak)) + group_total
     return peak, total, acc, plain_peak, plain_total
 
 
@@ -152,6 +152,7 @@ def _swept_cross_attention_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_G: tl.constexpr,
     TOKEN_TILES: tl.constexpr,
+    HELD_GROUPS: tl.constexpr,
     ALIGNED: tl.constexpr,
     HAS_ENTITIES: tl.constexpr,
     HAS_AFFINITY: tl.constexpr,
@@ -170,88 +171,94 @@ def _swept_cross_attention_kernel(
     VOTE_DTYPE: tl.constexpr = tl.float32 if q_ptr.dtype.element_ty == tl.float32 else tl.float16
     VOTES: tl.constexpr = HAS_ENTITIES and not HAS_OWNER
     GROUP: tl.constexpr = TOKEN_TILES[len(TOKEN_TILES) - 1][0] + TOKEN_TILES[len(TOKEN_TILES) - 1][1]
-    offs_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    first_row = tl.program_id(0) * BLOCK_M
+    rows = tl.arange(0, BLOCK_M)
+    left = num_queries - first_row
+    offs_m = first_row + rows
+    q_stride = row_stride(q_strides, ALIGNED)
+    k_stride = row_stride(k_strides, ALIGNED)
+    v_stride = row_stride(v_strides, ALIGNED)
+    out_stride = row_stride(out_strides, ALIGNED)
     b = tl.program_id(2).to(tl.int64)
     first_head = tl.program_id(1) * heads_per_program
-    last_head = tl.minimum(first_head + heads_per_program, num_heads)
+    last_head = first_head + 1
+    if heads_per_program > 1:
+        last_head = tl.minimum(first_head + heads_per_program, num_heads)
 
     # What holds for the row: whether there is text, whether an owner makes a difference, the unit of the votes.
-    largest_weight = tl.full([], float("-inf"), tl.float32)
-    first = num_tokens
-    any_entity = False
+    first = first_weight(weights_ptr, b, weights_strides, HAS_WEIGHTS)
+    present = row_is_present(first, weights_ptr, b, weights_strides, num_tokens, HAS_WEIGHTS)
+    modulated = tl.full([], 0, tl.int1)
     largest_vote = tl.full([], 0.0, tl.float32)
-    for start in range(0, num_tokens, GROUP):
-        weights, group_largest, group_first = prompt_weights(
-            weights_ptr, b, weights_strides, start, num_tokens, TOKEN_TILES, HAS_WEIGHTS
-        )
-        largest_weight = tl.maximum(largest_weight, group_largest)
-        first = tl.minimum(first, group_first)
-        if HAS_ENTITIES:
-            bits, group_entity = prompt_bits(bits_ptr, b, bits_strides, start, num_tokens, TOKEN_TILES)
-            any_entity = any_entity | group_entity
-            if HAS_AFFINITY:
-                _, _, group_vote = prompt_votes(
-                    bits, weights, affinity_ptr, b, affinity_strides, start, num_entities, BLOCK_G, TOKEN_TILES, True
-                )
-                largest_vote = tl.maximum(largest_vote, group_vote)
-    any_present = largest_weight > float("-inf")
+    if HAS_ENTITIES:
+        log_hidden, hides = load_log_hidden(hidden_ptr, b, hidden_stride, HAS_HIDDEN_WEIGHT)
+        if VOTES or RETURN_OWNER:
+            for start in range(0, num_tokens, GROUP):
+                bits = prompt_bits(bits_ptr, b, bits_strides, start, num_tokens, TOKEN_TILES)
+                modulated = modulated | any_entity(bits)
+                if HAS_AFFINITY:
+                    weights = prompt_weights(
+                        weights_ptr, b, weights_strides, start, num_tokens, TOKEN_TILES, HAS_WEIGHTS
+                    )
+                    _, group_vote = prompt_votes(
+                        bits, weights, affinity_ptr, b, affinity_strides, start, num_entities, BLOCK_G, True
+                    )
+                    largest_vote = tl.maximum(largest_vote, group_vote)
+            modulated = modulated & hides & present
     unit = tl.where(largest_vote > 0, largest_vote, 1.0)
-    hidden_weight, hides = load_hidden_weight(hidden_ptr, b, hidden_stride, HAS_HIDDEN_WEIGHT)
-    modulated = any_present & any_entity & hides
-    log_hidden = tl.where(modulated, tl.log2(hidden_weight), 0.0)
 
     owner = tl.full([BLOCK_M], 0, tl.uint32)
-    row_hidden = tl.zeros([BLOCK_M], tl.float32) + log_hidden
+    row_hidden = tl.zeros([BLOCK_M], tl.float32)
     reported = tl.full([BLOCK_M], -1, tl.int32)
     if HAS_OWNER:
         ptrs = owner_ptr + b * owner_strides[0] + offs_m.to(tl.int64) * owner_strides[1]
-        reported = tl.load(ptrs, mask=(offs_m < num_queries) & modulated, other=-1).to(tl.int32)
-        owner, row_hidden = given_owner(reported, log_hidden)
+        given = tl.load(ptrs, mask=offs_m < num_queries, other=-1).to(tl.int32)
+        owner, row_hidden = given_owner(given, log_hidden)
+        reported = tl.where(modulated, given, -1)
 
     if VOTES:
         affinity = tl.zeros([BLOCK_M, BLOCK_G], tl.float32)
+        scale_of_affinity = tl.full([BLOCK_M], float("-inf"), tl.float32)
         if modulated:
             voting_heads = num_heads if SHARE_HEADS else 1
             for step in range(voting_heads):
                 h = tl.cast(step if SHARE_HEADS else first_head, tl.int64)
-                q_base = head_base(q_ptr, b, h, q_strides, ALIGNED)
+                q_base = row_base(head_base(q_ptr, b, h, q_strides, ALIGNED), first_row, q_stride)
                 k_base = head_base(k_ptr, b, h, k_strides, ALIGNED)
-                q = load_channels(q_base, offs_m, row_stride(q_strides, ALIGNED), num_queries, HEAD_DIM, D_TILES, True)
+                q = load_channels(q_base, rows, q_stride, left, HEAD_DIM, D_TILES, True)
                 peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
-                vote_peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
                 total = tl.zeros([BLOCK_M], tl.float32)
+                vote_peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
                 shares = tl.zeros([BLOCK_M, BLOCK_G], tl.float32)
                 for start in range(0, num_tokens, GROUP):
-                    weights, _, _ = prompt_weights(
+                    weights = prompt_weights(
                         weights_ptr, b, weights_strides, start, num_tokens, TOKEN_TILES, HAS_WEIGHTS
                     )
-                    bits, _ = prompt_bits(bits_ptr, b, bits_strides, start, num_tokens, TOKEN_TILES)
-                    votes, voting, _ = prompt_votes(
-                        bits, weights, affinity_ptr, b, affinity_strides, start, num_entities, BLOCK_G, TOKEN_TILES,
-                        HAS_AFFINITY,
+                    bits = prompt_bits(bits_ptr, b, bits_strides, start, num_tokens, TOKEN_TILES)
+                    k = prompt_matrix(k_base, weights, start, k_stride, HEAD_DIM, D_TILES)
+                    votes, _ = prompt_votes(
+                        voting_bits(bits, weights), weights, affinity_ptr, b, affinity_strides, start, num_entities,
+                        BLOCK_G, HAS_AFFINITY,
                     )  # fmt: skip
-                    votes = scale_votes(votes, unit, TOKEN_TILES, HAS_AFFINITY, VOTE_DTYPE)
-                    columns = log_columns(weights, TOKEN_TILES)
-                    k = prompt_matrix(
-                        k_base, weights, first, start, row_stride(k_strides, ALIGNED), HEAD_DIM, D_TILES, TOKEN_TILES
-                    )
-                    peak, vote_peak, total, shares = _vote_group(
-                        q,
-                        k,
-                        columns,
-                        votes,
-                        voting,
-                        coefficient,
-                        peak,
-                        vote_peak,
-                        total,
-                        shares,
-                        TOKEN_TILES,
+                    columns, bit_columns = prompt_columns(weights, bits, HAS_WEIGHTS, HAS_ENTITIES)
+                    voting = voting_columns(votes, columns, bit_columns, HAS_AFFINITY)
+                    votes = scale_votes(votes, unit, HAS_AFFINITY, VOTE_DTYPE)
+                    peak, total, vote_peak, shares = _vote_group(
+                        q, k, columns, votes, voting, coefficient, peak, total, vote_peak, shares, SHARE_HEADS,
                         PRECISION,
-                    )
-                # heads can be compared only as true probabilities
-                affinity += shares / total[:, None]
+                    )  # fmt: skip
+                if SHARE_HEADS:
+                    # Heads compare as probabilities, shares * 2^log_mass. Only their relation matters to the owner, so
+                    # they are summed in units of the largest.
+                    log_mass = vote_peak - peak - tl.log2(total)
+                    before = scale_of_affinity
+                    scale_of_affinity = tl.maximum(scale_of_affinity, log_mass)
+                    affinity *= tl.exp2(before - finite(scale_of_affinity))[:, None]
+                    affinity += shares * tl.exp2(log_mass - finite(scale_of_affinity))[:, None]
+                else:
+                    affinity = shares
             owner = owner_bit(affinity, BLOCK_G)
+            row_hidden += log_hidden
             reported = exponent_of(owner)
         if RETURN_AFFINITY:  # noqa: SIM102 - the first is decided at compile time, the second is not
             if first_head == 0:
@@ -259,45 +266,53 @@ def _swept_cross_attention_kernel(
                 ptrs = affinity_out_ptr + b * affinity_out_strides[0] + offs_g[None, :]
                 ptrs = ptrs + offs_m.to(tl.int64)[:, None] * affinity_out_strides[1]
                 inside = (offs_m < num_queries)[:, None] & (offs_g < num_entities)[None, :]
-                tl.store(ptrs, affinity * (unit / num_heads), mask=inside)
+                mean = affinity * (tl.exp2(scale_of_affinity) * (unit / num_heads))[:, None]
+                tl.store(ptrs, mean, mask=inside)
 
     for step in range(first_head, last_head):
         h = tl.cast(step, tl.int64)
         out = zero_channels(BLOCK_M, D_TILES)
         factor = tl.full([BLOCK_M], 0.0, tl.float32)
-        if any_present:  # an empty text: zeros, and neither q, k nor v is read
-            q_base = head_base(q_ptr, b, h, q_strides, ALIGNED)
+        if present:  # an empty text: zeros, and neither q, k nor v is read
+            q_base = row_base(head_base(q_ptr, b, h, q_strides, ALIGNED), first_row, q_stride)
             k_base = head_base(k_ptr, b, h, k_strides, ALIGNED)
             v_base = head_base(v_ptr, b, h, v_strides, ALIGNED)
-            q = load_channels(q_base, offs_m, row_stride(q_strides, ALIGNED), num_queries, HEAD_DIM, D_TILES, True)
+            q = load_channels(q_base, rows, q_stride, left, HEAD_DIM, D_TILES, True)
             peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
             plain_peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
             total = tl.zeros([BLOCK_M], tl.float32)
             plain_total = tl.zeros([BLOCK_M], tl.float32)
-            for start in range(0, num_tokens, GROUP):
-                weights, _, _ = prompt_weights(
-                    weights_ptr, b, weights_strides, start, num_tokens, TOKEN_TILES, HAS_WEIGHTS
-                )
-                columns = log_columns(weights, TOKEN_TILES)
-                bits = ()
-                if HAS_ENTITIES:
-                    bits, _ = prompt_bits(bits_ptr, b, bits_strides, start, num_tokens, TOKEN_TILES)
-                    bits = bit_columns(bits, TOKEN_TILES)
-                k = prompt_matrix(
-                    k_base, weights, first, start, row_stride(k_strides, ALIGNED), HEAD_DIM, D_TILES, TOKEN_TILES
-                )
-                v = prompt_matrix(
-                    v_base, weights, first, start, row_stride(v_strides, ALIGNED), HEAD_DIM, D_TILES, TOKEN_TILES
-                )
-                peak, total, out, plain_peak, plain_total = _attend_group(
-                    q, k, v, columns, bits, owner, row_hidden, coefficient, peak, total, out, plain_peak, plain_total,
-                    TOKEN_TILES, D_TILES, HAS_ENTITIES, RENORMALIZE, PRECISION,
-                )  # fmt: skip
+            if HELD_GROUPS > 0:  # all loads come first
+                held_weights, held_bits, held_k, held_v = (), (), (), ()
+                for g in tl.static_range(HELD_GROUPS):
+                    weights, bits, k, v = _load_group(
+                        weights_ptr, weights_strides, bits_ptr, bits_strides, b, k_base, k_stride, v_base, v_stride,
+                        g * GROUP, num_tokens, HEAD_DIM, D_TILES, TOKEN_TILES, HAS_WEIGHTS, HAS_ENTITIES,
+                    )  # fmt: skip
+                    held_weights, held_bits = held_weights + (weights,), held_bits + (bits,)
+                    held_k, held_v = held_k + (k,), held_v + (v,)
+                for g in tl.static_range(HELD_GROUPS):
+                    columns, bit_columns = prompt_columns(held_weights[g], held_bits[g], HAS_WEIGHTS, HAS_ENTITIES)
+                    peak, total, out, plain_peak, plain_total = _attend_group(
+                        q, held_k[g], held_v[g], columns, bit_columns, owner, row_hidden, coefficient, peak, total, out,
+                        plain_peak, plain_total, D_TILES, HAS_ENTITIES, RENORMALIZE, PRECISION,
+                    )  # fmt: skip
+            else:
+                for start in range(0, num_tokens, GROUP):
+                    weights, bits, k, v = _load_group(
+                        weights_ptr, weights_strides, bits_ptr, bits_strides, b, k_base, k_stride, v_base, v_stride,
+                        start, num_tokens, HEAD_DIM, D_TILES, TOKEN_TILES, HAS_WEIGHTS, HAS_ENTITIES,
+                    )  # fmt: skip
+                    columns, bit_columns = prompt_columns(weights, bits, HAS_WEIGHTS, HAS_ENTITIES)
+                    peak, total, out, plain_peak, plain_total = _attend_group(
+                        q, k, v, columns, bit_columns, owner, row_hidden, coefficient, peak, total, out, plain_peak,
+                        plain_total, D_TILES, HAS_ENTITIES, RENORMALIZE, PRECISION,
+                    )  # fmt: skip
             factor = 1.0 / tl.where(total > 0, total, 1.0)
             if not RENORMALIZE:
                 factor = tl.where(total > 0, tl.exp2(peak - plain_peak) / plain_total, 0.0)
-        out_base = head_base(out_ptr, b, h, out_strides, ALIGNED)
-        store_channels(out_base, out, factor, offs_m, row_stride(out_strides, ALIGNED), num_queries, HEAD_DIM, D_TILES)
+        out_base = row_base(head_base(out_ptr, b, h, out_strides, ALIGNED), first_row, out_stride)
+        store_channels(out_base, out, factor, rows, out_stride, left, HEAD_DIM, D_TILES)
         if RETURN_OWNER and not SHARE_HEADS:
             owner_base = owner_out_ptr + b * owner_out_strides[0] + h * owner_out_strides[1]
             tl.store(owner_base + offs_m, reported.to(tl.int8), mask=offs_m < num_queries)

@@ -16,8 +16,8 @@ INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 @triton.jit
 def row_pointers(base_ptr, offs_row, stride_row, BLOCK_D: tl.constexpr):
-    """Pointers to rows with contiguous channels, [rows, BLOCK_D]; in int64, as a tensor may pass 2^31 elements."""
-    return base_ptr + offs_row.to(tl.int64)[:, None] * stride_row + tl.arange(0, BLOCK_D)[None, :]
+    """Pointers to rows with contiguous channels, [rows, BLOCK_D]; offs_row counts from nearby, see `row_stride`."""
+    return base_ptr + (offs_row[:, None] * stride_row + tl.arange(0, BLOCK_D)[None, :])
 
 
 @triton.jit
@@ -44,7 +44,7 @@ def load_rows(
 
 @triton.jit
 def head_base(ptr, b, h, strides, ALIGNED: tl.constexpr):
-    """Where a head begins; ALIGNED promises strides that are multiples of 8, of which Triton looks for 16 itself."""
+    """Where a head begins. ALIGNED promises what `configs.aligned` looks for."""
     offset = b * strides[0] + tl.cast(h, tl.int64) * strides[1]
     if ALIGNED:
         offset = tl.multiple_of(offset, 8)
@@ -53,10 +53,18 @@ def head_base(ptr, b, h, strides, ALIGNED: tl.constexpr):
 
 @triton.jit
 def row_stride(strides, ALIGNED: tl.constexpr):
-    stride = strides[2]
+    """The stride of rows: int32 where a block of them lies within 2^31 elements, as ALIGNED promises, else int64."""
     if ALIGNED:
-        stride = tl.multiple_of(stride, 8)
+        stride = tl.multiple_of(tl.cast(strides[2], tl.int32), 8)
+    else:
+        stride = tl.cast(strides[2], tl.int64)
     return stride
+
+
+@triton.jit
+def row_base(base_ptr, row, stride_row):
+    """Where a row is; in int64, as a tensor may pass 2^31 elements."""
+    return base_ptr + tl.cast(row, tl.int64) * stride_row
 
 
 @triton.jit
@@ -77,6 +85,18 @@ def load_channels(
             channels_ptr, offs_row, stride_row, num_rows, HEAD_DIM - D_TILES[c][0], D_TILES[c][1], MASK_ROWS
         )
         parts = parts + (part,)
+    return parts
+
+
+@triton.jit
+def load_present_channels(base_ptr, offs_row, present, stride_row, HEAD_DIM: tl.constexpr, D_TILES: tl.constexpr):
+    """As `load_channels`, of the rows that are present; the others read as zero."""
+    parts = ()
+    for c in tl.static_range(len(D_TILES)):
+        offs_d = D_TILES[c][0] + tl.arange(0, D_TILES[c][1])
+        ptrs = row_pointers(base_ptr + D_TILES[c][0], offs_row, stride_row, D_TILES[c][1])
+        inside = present[:, None] & (offs_d < HEAD_DIM)[None, :]
+        parts = parts + (tl.load(ptrs, mask=inside, other=0.0),)
     return parts
 
 

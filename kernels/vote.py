@@ -14,23 +14,25 @@ what visibility is tested with: a token is visible where its entity bits and the
 import triton
 import triton.language as tl
 
-from attnmod.kernels.prompt import computed_once
+from attnmod.kernels.prompt import computed_once, is_present
 from attnmod.kernels.tiles import dot
-
-# How far, in log2, the leading token may stand above 1 where the votes' own maximum is 1: float32 ends at 127, and
-# so many tokens (2 ** 27) may be summed.
-_LARGEST_LEAD = tl.constexpr(100.0)
 
 
 @triton.jit
-def innermost_entity(bits, weight):
-    """The entity that a token votes for where no affinity is given: its highest set bit, int32; 32 and more if none.
+def voting_bits(bits, weights):
+    """The bits of the tokens that may vote; 0 for a global token, whose bits are all set, and for an absent one."""
+    voting = ()
+    for i in tl.static_range(len(bits)):
+        may_vote = (bits[i].to(tl.int32, bitcast=True) != -1) & is_present(weights[i])
+        voting = voting + (tl.where(may_vote, bits[i], 0),)
+    return voting
 
-    All bits set is a global token, which does not vote; nor does an absent one.
-    """
+
+@triton.jit
+def innermost_entity(bits):
+    """The entity that a token votes for where no affinity is given: its highest set bit, int32; negative if none."""
     # With the bit below the highest cleared, rounding to float32 cannot carry into the next power of two.
-    highest = exponent_of(bits ^ (bits & (bits >> 1)))
-    return tl.where((bits != 0) & (bits.to(tl.int32, bitcast=True) != -1) & (weight > float("-inf")), highest, 64)
+    return exponent_of(bits ^ (bits & (bits >> 1)))
 
 
 @triton.jit
@@ -40,29 +42,15 @@ def exponent_of(x):
 
 
 @triton.jit
-def load_votes(
-    bits,
-    weight,
-    affinity_ptr,
-    b,
-    affinity_strides,
-    offs_n,
-    num_entities,
-    BLOCK_G: tl.constexpr,
-    HAS_AFFINITY: tl.constexpr,
-):
-    """How some tokens vote, [BLOCK_G, tokens]: not negative, and zero for an absent token."""
+def load_votes(weight, affinity_ptr, b, affinity_strides, offs_n, num_entities, BLOCK_G: tl.constexpr):
+    """How some tokens vote by a given affinity, [BLOCK_G, tokens]: not negative, and zero for an absent token."""
     offs_g = tl.arange(0, BLOCK_G)
-    if HAS_AFFINITY:
-        ptrs = affinity_ptr + b * affinity_strides[0] + offs_n.to(tl.int64)[None, :] * affinity_strides[1]
-        ptrs = ptrs + offs_g.to(tl.int64)[:, None] * affinity_strides[2]
-        inside = (weight > float("-inf"))[None, :] & (offs_g < num_entities)[:, None]
-        vote = tl.load(ptrs, mask=inside, other=0.0).to(tl.float32)
-        # what a checked call cannot hold (negative, NaN, inf) is made harmless
-        vote = tl.where(vote > 0, tl.minimum(vote, 1e30), 0.0)
-    else:
-        vote = tl.where(innermost_entity(bits, weight)[None, :] == offs_g[:, None], 1.0, 0.0)
-    return vote
+    ptrs = affinity_ptr + b * affinity_strides[0] + offs_n.to(tl.int64)[None, :] * affinity_strides[1]
+    ptrs = ptrs + offs_g.to(tl.int64)[:, None] * affinity_strides[2]
+    inside = is_present(weight)[None, :] & (offs_g < num_entities)[:, None]
+    vote = tl.load(ptrs, mask=inside, other=0.0).to(tl.float32)
+    # what a checked call cannot hold (negative, NaN, inf) is made harmless
+    return tl.where(vote > 0, tl.minimum(vote, 1e30), 0.0)
 
 
 @triton.jit
@@ -75,57 +63,66 @@ def prompt_votes(
     start,
     num_entities,
     BLOCK_G: tl.constexpr,
-    TOKEN_TILES: tl.constexpr,
     HAS_AFFINITY: tl.constexpr,
 ):
-    """The votes of the tokens from start, [BLOCK_G, width]; 0 where one votes, else -inf; and the largest."""
+    """The votes of the tokens from start, a tuple of [BLOCK_G, width]; and the largest of them."""
     votes = ()
-    voting = ()
     largest = tl.full([], 0.0, tl.float32)
-    for i in tl.static_range(len(TOKEN_TILES)):
-        offs_n = start + TOKEN_TILES[i][0] + tl.arange(0, TOKEN_TILES[i][1])
-        vote = load_votes(
-            bits[i], weights[i], affinity_ptr, b, affinity_strides, offs_n, num_entities, BLOCK_G, HAS_AFFINITY
-        )
-        votes = votes + (vote,)
+    offset = 0
+    for i in tl.static_range(len(weights)):
         if HAS_AFFINITY:
-            strongest = tl.max(vote, 0)
-            largest = tl.maximum(largest, tl.max(strongest, 0))
-            votes_at_all = strongest > 0
+            offs_n = start + offset + tl.arange(0, weights[i].shape[0])
+            vote = load_votes(weights[i], affinity_ptr, b, affinity_strides, offs_n, num_entities, BLOCK_G)
+            largest = tl.maximum(largest, tl.max(vote))
         else:
-            votes_at_all = innermost_entity(bits[i], weights[i]) < 32
-        voting = voting + (computed_once(tl.where(votes_at_all, 0.0, float("-inf"))),)
-    return votes, voting, largest
+            vote = tl.where(innermost_entity(bits[i])[None, :] == tl.arange(0, BLOCK_G)[:, None], 1.0, 0.0)
+        votes = votes + (vote,)
+        offset += weights[i].shape[0]
+    return votes, largest
 
 
 @triton.jit
-def scale_votes(votes, unit, TOKEN_TILES: tl.constexpr, HAS_AFFINITY: tl.constexpr, VOTE_DTYPE: tl.constexpr):
+def voting_columns(votes, columns, bit_columns, HAS_AFFINITY: tl.constexpr):
+    """0 where a token votes, else -inf, a tuple of [width] for use beside scores."""
+    voting = ()
+    may_vote = voting_bits(bit_columns, columns)
+    for i in tl.static_range(len(votes)):
+        if HAS_AFFINITY:
+            voting = voting + (computed_once(tl.where(tl.max(votes[i], 0) > 0, 0.0, float("-inf"))),)
+        else:
+            voting = voting + (tl.where(may_vote[i] != 0, 0.0, float("-inf")),)
+    return voting
+
+
+@triton.jit
+def scale_votes(votes, unit, HAS_AFFINITY: tl.constexpr, VOTE_DTYPE: tl.constexpr):
     """Votes in units of the largest: their product is taken in a 16-bit dtype, whose range they need not fit."""
     scaled = ()
-    for i in tl.static_range(len(TOKEN_TILES)):
+    for i in tl.static_range(len(votes)):
         vote = votes[i] / unit if HAS_AFFINITY else votes[i]
         scaled = scaled + (vote.to(VOTE_DTYPE),)
     return scaled
 
 
 @triton.jit
-def vote_reference(peak, vote_peak):
-    """What exponentials are taken under, given the maxima over all tokens and over the voting ones, in log2.
+def voting_peak(scores, voting, coefficient):
+    """The largest score of the tokens that vote, in log2, [BLOCK_M]; -inf where none does.
 
-    It is the votes' own maximum: BOS often leads by 10 nats and more, and under its maximum the votes would fall
-    below fp16. One exponential then serves the vote and the attention. Of a lead beyond float32's range the
-    excess is taken off, so that votes are lost at about 79 nats under the leading token, and nothing overflows.
-    Where nothing votes it is the maximum of all: an exponent of 100 has seven bits fewer after its point than one of 0,
-    which float32 outputs show.
+    Votes are taken under their own maximum: BOS often leads by 10 nats and more, and under its maximum they would fall
+    below fp16. How large the exponentials of the others then are does not matter.
     """
-    return tl.where(vote_peak > float("-inf"), tl.maximum(vote_peak, peak - _LARGEST_LEAD), peak)
+    peak = tl.max(scores[0] + voting[0][None, :], 1)
+    for i in tl.static_range(1, len(scores)):
+        peak = tl.maximum(peak, tl.max(scores[i] + voting[i][None, :], 1))
+    return peak * coefficient
 
 
 @triton.jit
-def vote_shares(p, votes, shares, TOKEN_TILES: tl.constexpr, PRECISION: tl.constexpr):
-    """shares + sum_n p A[n, g], [BLOCK_M, BLOCK_G]; only of tokens that do not vote may p be above 1."""
-    for i in tl.static_range(len(TOKEN_TILES)):
-        shares = dot(tl.minimum(p[i], 1.0).to(votes[i].dtype), tl.trans(votes[i]), shares, PRECISION)
+def vote_shares(scores, coefficient, reference, votes, shares, PRECISION: tl.constexpr):
+    """shares + sum_n e^s A[n, g], [BLOCK_M, BLOCK_G]; under the reference only those that do not vote are above 1."""
+    for i in tl.static_range(len(scores)):
+        p = tl.minimum(tl.exp2(scores[i] * coefficient - reference[:, None]), 1.0)
+        shares = dot(p.to(votes[i].dtype), tl.trans(votes[i]), shares, PRECISION)
     return shares
 
 

@@ -23,6 +23,7 @@ def report() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     )
     yield "devices", list(_devices())
     yield "attention backends", [(name, reason or "works") for name, reason in _backends().items()]
+    yield "tiles of the kernels", [("table", _tiles())]
     yield "parser", [("English model", _spacy_model())]
 
 
@@ -52,6 +53,12 @@ def _backends() -> dict[str, str]:
     from attnmod.kernels.ops import available_backends
 
     return available_backends()
+
+
+def _tiles() -> str:
+    from attnmod.kernels.ops import tiles_in_use
+
+    return tiles_in_use()
 
 
 def _spacy_model() -> str:

@@ -332,16 +332,14 @@ def _add_bench(commands) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     import importlib
-    import pkgutil
     import runpy
 
-    package = importlib.import_module("attnmod.benchmarks")
-    modules = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
-    modules = {name.removeprefix("bench_"): name for name in modules}
+    benchmarks = importlib.import_module("attnmod.benchmarks").BENCHMARKS  # the command knows of them, the sampler not
     if options.name is None:
-        print("\n".join(sorted(modules)))
+        width = max(map(len, benchmarks))
+        print("\n".join(f"{name:{width}}  {what}" for name, (_, what) in benchmarks.items()))
         return
-    if options.name not in modules:
-        raise ValueError(f"there is no benchmark {options.name!r}; there are {', '.join(sorted(modules))}")
+    if options.name not in benchmarks:
+        raise ValueError(f"there is no benchmark {options.name!r}; there are {', '.join(benchmarks)}")
     sys.argv = [f"attnmod bench {options.name}", *options.rest]
-    runpy.run_module(f"attnmod.benchmarks.{modules[options.name]}", run_name="__main__", alter_sys=True)
+    runpy.run_module(f"attnmod.benchmarks.{benchmarks[options.name][0]}", run_name="__main__", alter_sys=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-import attnmod.kernels.ops  # noqa: F401  registers torch.ops.attnmod
+from attnmod.kernels.ops import trusted_cross_attention
 from attnmod.sampler.conditioning import SMALLEST_MEAN_AFFINITY, RowConditioning
 from attnmod.sampler.config import ModulationConfig
 
@@ -29,6 +29,11 @@ def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
     for _ in range(times):
         height, width = (height + 1) // 2, (width + 1) // 2
     return height, width
+
+
+def _pooled(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Means of an image [R, G, h, w] over the patches of a coarser level."""
+    return image if image.shape[-2:] == size else F.adaptive_avg_pool2d(image, size)
 
 
 def gaussian_rows(size: int, deviation: float, like: torch.Tensor) -> torch.Tensor:
@@ -118,7 +123,7 @@ class RunningAffinity:
                 merged = True
                 continue
             seen = True
-            _, affinity = torch.ops.attnmod.cross_attention(
+            _, affinity = trusted_cross_attention(
                 query,
                 key,
                 key,
@@ -159,6 +164,7 @@ class RunningAffinity:
         relative = total / self.rows.mean_affinity.clamp_min(SMALLEST_MEAN_AFFINITY)[:, :, None, None]  # about 1
         votes = relative if self.config.balanced else total
         for level, owner in self.owners.items():
-            slot = F.adaptive_avg_pool2d(votes, sizes[level]).argmax(dim=1, keepdim=True)  # [R, 1, h, w]
-            stands_out = F.adaptive_avg_pool2d(relative, sizes[level]).gather(1, slot) > self.config.owned_above
-            owner.copy_(torch.where(stands_out, slot, -1).flatten(1))
+            most, slot = _pooled(votes, sizes[level]).max(dim=1)  # [R, h, w]; of equals the first
+            if votes is not relative:
+                most = _pooled(relative, sizes[level]).gather(1, slot[:, None])[:, 0]
+            owner.copy_(torch.where(most > self.config.owned_above, slot, -1).flatten(1))

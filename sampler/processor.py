@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-import attnmod.kernels.ops  # noqa: F401  registers torch.ops.attnmod
+from attnmod.kernels.ops import trusted_cross_attention, trusted_self_attention
 from attnmod.sampler.ownership import AttentionLevel
 from attnmod.sampler.state import ModulationState
 
@@ -53,7 +53,7 @@ class SelfAttentionProcessor(ModulatedProcessor):
         else:
             projected = (attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states))
         query, key, value = (self.split_heads(part, attn.heads) for part in projected)
-        out = torch.ops.attnmod.self_attention(
+        out = trusted_self_attention(
             query, key, value, temperature=state.rows.temperature, backend=state.config.backend
         )
         return self.project_out(attn, out)
@@ -104,7 +104,7 @@ class CrossAttentionProcessor(ModulatedProcessor):
         if state.observes:
             attention.query, attention.key = query, key
         affinity = rows.balanced_affinity if state.observes and config.balanced else rows.affinity
-        out, *votes = torch.ops.attnmod.cross_attention(
+        out, *votes = trusted_cross_attention(
             query,
             key,
             value,

@@ -67,6 +67,16 @@ def test_import_arrows(folder):
     assert not wrong
 
 
+def test_benchmarks_import_the_product_and_never_tests():
+    # picture.py draws the pipeline that the tests know the picture of
+    files = [path for path in (ROOT / "benchmarks").glob("**/*.py") if path.name != "picture.py"]
+    assert files
+    wrong = {
+        f"{path.name}: {name}" for path in files for name in imported_modules(path) if name.split(".")[0] == "tests"
+    }
+    assert not wrong
+
+
 def test_the_arrow_check_can_fail(tmp_path):
     file = tmp_path / "wrong.py"
     file.write_text("def f():\n    import spacy\n    from attnmod.kernels import reference\n")

@@ -91,10 +91,19 @@ def test_the_sheet_has_every_row(rows):
         assert row["exponentials"] > 8
 
 
-def test_77_tokens_take_one_exponential_for_each_of_80_columns(rows):
+def test_77_tokens_take_exponentials_for_80_columns_and_as_many_for_the_vote(rows):
     by_head = [row for row in rows if row["kernel"].startswith("cross vote") and "x77x" in row["kernel"]]
     assert len(by_head) == 3
-    assert all(80 <= row["columns_of_exponentials"] <= 88 for row in by_head)
+    # in sweeps, as on sm_100, each has a loop of its own
+    assert all(
+        lower <= row["columns_of_exponentials"] <= lower + 8 for row, lower in zip(by_head, (160, 160, 80), strict=True)
+    )
+
+
+def test_keys_are_asked_for_a_whole_pass_before_they_are_waited_for(rows):
+    for row in rows:
+        if row["kernel"].startswith("self"):
+            assert all(loop["load_distance"] >= loop["products"] > 0 for loop in row["loops"])
 
 
 @pytest.mark.parametrize(
@@ -103,10 +112,12 @@ def test_77_tokens_take_one_exponential_for_each_of_80_columns(rows):
         ({"spill_bytes": 8, "spills": 2}, "spills 8 bytes"),
         ({"fp64": 1}, "float64"),
         ({"matrix": {"HMMA": 8}}, "no HGMMA"),
-        ({"columns_of_exponentials": 128.0}, "more than 80"),
+        ({"columns_of_exponentials": 256.0}, "more than 160"),
+        ({"kernel": "cross owner float16 4096x77x64", "columns_of_exponentials": 128.0}, "more than 80"),
+        ({"kernel": "self temperature float16 4096x4096x64", "load_distance": 0}, "just asked for"),
         ({"blocks_per_processor": 0}, "does not fit"),
     ],
-    ids=["spill", "float64", "matrix", "exponentials", "fit"],
+    ids=["spill", "float64", "matrix", "exponentials", "one-exponential", "distance", "fit"],
 )
 def test_a_broken_promise_is_a_fault(rows, change, complaint):
     from benchmarks.datasheet import faults
@@ -161,7 +172,7 @@ def test_what_is_counted_is_read_from_the_machine_code(cache):
     assert result.returncode == 0, result.stderr
     spilled, padded, double = (json.loads(line) for line in result.stdout.splitlines())
     assert any("spills" in fault for fault in spilled)
-    assert any("more than 80" in fault for fault in padded)
+    assert any("more than 160" in fault for fault in padded)
     assert double > 0
 
 
@@ -176,6 +187,47 @@ def test_exponentials_beside_products():
     assert _beside_products(body(issue, exponential, exponential, wait, exponential)) == 2
     assert _beside_products(body(exponential, wait, exponential, issue)) == 1  # from the iteration before
     assert _beside_products(body(issue, "WARPGROUP.DEPBAR.LE gsb0, 0x1", exponential, wait)) == 1  # one may go on
+
+
+NVIDIA_COPIES = ["LDGSTS.E.128 [R9], [R2.64]", "LDGDEPBAR"]
+
+
+@pytest.mark.parametrize(
+    ("words", "distance"),
+    [
+        # waits for all groups at the top, asks at the bottom: nothing is in flight while products run
+        (["DEPBAR.LE SB0, 0x0", "HGMMA.64", "HGMMA.64", *NVIDIA_COPIES], 0),
+        # one group may stay under way: what is waited for was asked for one pass ago
+        (["DEPBAR.LE SB0, 0x1", "HGMMA.64", "HGMMA.64", *NVIDIA_COPIES], 2),
+        (["DEPBAR.LE SB0, 0x2", "HMMA.1", *NVIDIA_COPIES], 2),
+        # two groups a pass, the second one asked for between the products
+        (["DEPBAR.LE SB0, 0x0", "HMMA.1", *NVIDIA_COPIES, "HMMA.1", *NVIDIA_COPIES], 0),
+        (["DEPBAR.LE SB0, 0x1", "HMMA.1", *NVIDIA_COPIES, "HMMA.1", *NVIDIA_COPIES], 1),
+        # loads into registers are waited for by who reads them
+        (["LDG.E.128 R4, desc[UR4][R2.64]", "STS.128 [R9], R4", "HMMA.1"], 0),
+        (["STS.128 [R9], R4", "LDG.E.128 R4, desc[UR4][R2.64]", "HMMA.1"], 1),
+        (["LDG.E.128 R4, desc[UR4][R2.64]", "HMMA.1", "FADD R1, R7, R1"], 1),
+        (["LDG.E R4, desc[UR4][R2.64]", "HMMA.1", "FADD R1, R7, R1"], -1),  # it never reads R4
+        # AMD counts what is under way
+        (["global_load_dwordx4 v[0:3], v[4:5], off", "s_waitcnt vmcnt(0)", "v_mfma_f32_32x32x8_f16 a"], 0),
+        (["s_waitcnt vmcnt(1) lgkmcnt(0)", "v_mfma_f32_32x32x8_f16 a", "buffer_load_dwordx4 v[0:3], v4"], 1),
+        (["HMMA.1"], -1),
+    ],
+)
+def test_the_distance_between_a_load_and_its_wait(words, distance):
+    from benchmarks.machine_code import _Instruction, load_distance
+
+    body = [_Instruction(place, word, None) for place, word in enumerate(words)]
+    assert load_distance(body, body) == distance
+
+
+def test_copies_by_descriptors_are_as_far_ahead_as_were_issued_before_the_loop():
+    from benchmarks.machine_code import _Instruction, load_distance
+
+    words = [*["UTMALDG.4D [UR8], [UR4]"] * 4, "SYNCS.PHASECHK", "HGMMA.64", "HGMMA.64", *["UTMALDG.4D"] * 2]
+    code = [_Instruction(place, word, None) for place, word in enumerate(words)]
+    assert load_distance(code[4:], code) == 4
+    assert load_distance(code[4:], code[4:]) == 0
 
 
 def test_a_float64_scale_is_narrowed_at_once(cache):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from attnmod.kernels.ops import cross_attention
-from tests.kernels.budget import BACKENDS, DTYPES, check_cross_attention, random_inputs
+from attnmod.kernels.testing import BACKENDS, DTYPES, check_cross_attention, random_inputs
 
 INF = float("inf")
 # The interpreter computes branches that a where then drops.

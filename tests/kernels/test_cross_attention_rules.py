@@ -6,7 +6,7 @@ from torch import Tensor
 
 from attnmod.kernels import reference
 from attnmod.kernels.ops import cross_attention
-from tests.kernels.budget import BACKENDS, assert_within_budget, check_cross_attention, random_inputs
+from attnmod.kernels.testing import BACKENDS, assert_within_budget, check_cross_attention, random_inputs
 
 INF = float("inf")
 # The interpreter computes branches that a where then drops.

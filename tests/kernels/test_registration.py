@@ -10,7 +10,7 @@ import torch
 
 from attnmod.kernels import ops
 from attnmod.kernels.ops import cross_attention, self_attention
-from tests.kernels.budget import BACKENDS, random_inputs
+from attnmod.kernels.testing import BACKENDS, random_inputs
 
 ROOT = Path(__file__).parents[2]
 

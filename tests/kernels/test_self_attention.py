@@ -5,7 +5,7 @@ import torch
 
 from attnmod.kernels import configs, reference
 from attnmod.kernels.ops import self_attention
-from tests.kernels.budget import BACKENDS, DTYPES, assert_within_budget, check_self_attention, random_inputs
+from attnmod.kernels.testing import BACKENDS, DTYPES, assert_within_budget, check_self_attention, random_inputs
 
 # The interpreter computes branches that a where then drops.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
@@ -148,12 +148,8 @@ def test_nothing_to_compute(shape, backend, device):
     assert self_attention(q, k, k, backend=backend).shape == shape
 
 
-def with_options(monkeypatch, *options: str, tiles: tuple[int, ...] = (16, 32, 4, 1)) -> None:
-    """Has the launcher take these tiles, and go about the softmax in this way."""
-    from attnmod.kernels import self_attention as kernel
-
-    chosen = configs.Tiles(*tiles, options=options)
-    monkeypatch.setattr(kernel, "self_attention_tiles", lambda *_: chosen)
+def small_tiles(*options: str) -> configs.Tiles:
+    return configs.Tiles(16, 32, 4, 1, options=options)
 
 
 @pytest.mark.parametrize(
@@ -166,27 +162,25 @@ def with_options(monkeypatch, *options: str, tiles: tuple[int, ...] = (16, 32, 4
     [*((option,) for option in configs.SOFTMAX_OPTIONS), ("lazy_rescale", "skip"), ("overlap", "polynomial")],
     ids="-".join,
 )
-def test_softmax_options(options, keys, dtype, device, monkeypatch):
+def test_softmax_options(options, keys, dtype, device, self_attention_in):
     """Below one tile of keys, one tile, and several, whole and not."""
-    with_options(monkeypatch, *options)
+    self_attention_in(small_tiles(*options))
     q, k, v = random_inputs(2, 1, 17, keys, 40, dtype, device)
     check_self_attention(q, k, v, "triton", temperature=torch.tensor([0.2, 1.0], device=device))
 
 
-def test_shipped_options_are_known():
-    for tiles in [*configs._SELF_ATTENTION.values(), *configs._CROSS_ATTENTION.values()]:
-        assert set(tiles.options) <= set(configs.SOFTMAX_OPTIONS)
-    # some of them are exact in 16 bits only
+def test_half_precision_has_softmax_options_that_float32_has_not():
+    """Some of them are exact in 16 bits only."""
     assert configs.self_attention_tiles("sm_90", 64, 4096, 2).options
     assert not configs.self_attention_tiles("sm_90", 64, 4096, 4).options
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["", "lazy"])
-def test_skipped_tiles_are_counted_and_invisible(lazy, device, monkeypatch):
+def test_skipped_tiles_are_counted_and_invisible(lazy, device, self_attention_in):
     """Tiles 30 in log2 below the running maximum: in fp16 their exponentials are zero, so that nothing changes."""
     from attnmod.kernels.self_attention import launch_self_attention
 
-    with_options(monkeypatch, "skip", *["lazy_rescale"] * lazy)
+    self_attention_in(small_tiles("skip", *["lazy_rescale"] * lazy))
     q, k, v = random_inputs(1, 2, 33, 160, 16, torch.float16, device)
     q[..., 0], k[..., 0] = 8.0, 0.0
     k[:, :, 32:96, 0] = -30.0  # two of five tiles: 8 * 30 / 4 nats below the first
@@ -202,10 +196,10 @@ def test_skipped_tiles_are_counted_and_invisible(lazy, device, monkeypatch):
 
 @pytest.mark.parametrize("step", [4.0, -16.0], ids=["growing", "falling"])
 @pytest.mark.parametrize("options", [(), ("lazy_rescale",), ("overlap",), ("skip", "lazy_rescale")], ids="-".join)
-def test_a_maximum_that_moves(options, step, device, monkeypatch):
+def test_a_maximum_that_moves(options, step, device, self_attention_in):
     """Every tile leads the one before by 12 in log2: the sums must shrink with each. Or it falls behind it by 46: the
     maximum of a tile alone would make the rest overflow."""
-    with_options(monkeypatch, *options)
+    self_attention_in(small_tiles(*options))
     q, k, v = random_inputs(1, 1, 17, 160, 16, torch.float16, device)
     q[..., 0] = 8.0
     k[:, :, :, 0] = torch.arange(160, device=device) // 32 * step

@@ -1,5 +1,6 @@
 """`attnmod parse`, `attnmod check`, and how the command behaves."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 from attnmod import Prompt, __version__
+from attnmod.benchmarks import BENCHMARKS
 from attnmod.sampler.cli import main
 from attnmod.sampler.untrained import CLIP_BPE
 
@@ -41,13 +43,14 @@ def test_parse_for_a_reader(capsys):
 def test_check(capsys):
     assert main(["check"]) == 0
     printed = capsys.readouterr().out
-    for word in (__version__, "torch", "cuda", "triton", "sdpa", "eager", "English model"):
+    for word in (__version__, "torch", "cuda", "triton", "sdpa", "eager", "the ones that ship", "English model"):
         assert word in printed
 
 
 def test_bench_lists_and_runs(tmp_path, capsys, monkeypatch):
     assert main(["bench"]) == 0
-    assert {"parser", "unet", "ledger"} <= set(capsys.readouterr().out.split())
+    assert set(BENCHMARKS) <= set(capsys.readouterr().out.split())
+    assert all(importlib.util.find_spec(f"attnmod.benchmarks.{module}") for module, _ in BENCHMARKS.values())
     monkeypatch.setattr(sys, "argv", sys.argv)
     with pytest.raises(SystemExit) as stop:
         main(["bench", "unet", "--help"])

@@ -9,6 +9,7 @@ import torch
 
 import attnmod.sampler.ownership as ownership
 from attnmod import ModulationConfig, Prompt, align_tokens, modulate
+from attnmod.kernels.ops import trusted_cross_attention
 from attnmod.sampler.conditioning import condition_rows
 from attnmod.sampler.ownership import AttentionLevel, RunningAffinity, gaussian_rows
 from attnmod.sampler.untrained import sdxl_shaped_pipeline
@@ -260,23 +261,12 @@ def test_no_layer_votes(handwired, monkeypatch):
     import attnmod.sampler.processor as processor
 
     calls = []
-    original = torch.ops.attnmod.cross_attention
 
-    class Ops:
-        self_attention = torch.ops.attnmod.self_attention
+    def watched(*args, **options):
+        calls.append(options.get("owner") is not None)
+        return trusted_cross_attention(*args, **options)
 
-        @staticmethod
-        def cross_attention(*args, **options):
-            calls.append(options.get("owner") is not None)
-            return original(*args, **options)
-
-    class Torch:
-        ops = type("Namespace", (), {"attnmod": Ops})
-
-        def __getattr__(self, name):
-            return getattr(torch, name)
-
-    monkeypatch.setattr(processor, "torch", Torch())
+    monkeypatch.setattr(processor, "trusted_cross_attention", watched)
     with modulate(handwired, ModulationConfig(**AVERAGE)) as handle:
         run(handwired, PROMPT, steps=2)
         assert calls == [True] * 2 * len(handle.cross_attention_layers)

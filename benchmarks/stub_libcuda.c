@@ -1,0 +1,54 @@
+/* A CUDA driver that does nothing and says that it succeeded: just what Triton asks of libcuda before and at a launch.
+   See stub_driver.py. Built at run time with the compiler that Triton needs anyway. */
+#include <stdint.h>
+#include <string.h>
+
+#define SUCCEEDS(name) \
+    int name() { return 0; }
+
+/* CUdevice_attribute numbers of what is asked, and an H100's answers. */
+static int attribute_of_h100(int attribute) {
+    switch (attribute) {
+        case 8: return 49152;    /* shared memory per block */
+        case 10: return 32;      /* warp size */
+        case 12: return 65536;   /* registers per block */
+        case 13: return 1755000; /* clock, kHz */
+        case 16: return 132;     /* multiprocessors */
+        case 36: return 2600000; /* memory clock, kHz */
+        case 37: return 5120;    /* memory bus width */
+        case 75: return 9;       /* compute capability, major */
+        case 76: return 0;       /* minor */
+        case 81: return 233472;  /* shared memory per multiprocessor */
+        case 97: return 232448;  /* shared memory per block, opt-in */
+        default: return 1;
+    }
+}
+
+long launches = 0;
+
+int cuLaunchKernelEx() { launches++; return 0; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute_of_h100(attribute); return 0; }
+int cuDeviceGet(int *device, int ordinal) { *device = 0; return 0; }
+int cuCtxGetCurrent(void **context) { *context = (void *)1; return 0; }
+int cuCtxGetDevice(int *device) { *device = 0; return 0; }
+int cuDevicePrimaryCtxRetain(void **context, int device) { *context = (void *)1; return 0; }
+int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+int cuFuncGetAttribute(int *value, int attribute, void *function) { *value = attribute == 0 ? 1024 : 0; return 0; }
+int cuGetErrorString(int error, const char **text) { *text = "the stub driver"; return 0; }
+int cuModuleLoadData(void **module, const void *image) { *module = (void *)2; return 0; }
+int cuModuleGetFunction(void **function, void *module, const char *name) { *function = (void *)3; return 0; }
+int cuOccupancyMaxActiveClusters(int *number, void *function, void *config) { *number = 1; return 0; }
+int cuPointerGetAttribute(void *data, int attribute, uint64_t pointer) { *(uint64_t *)data = pointer; return 0; }
+int cuStreamIsCapturing(void *stream, int *status) { *status = 0; return 0; }
+int cuInit(unsigned flags) { return 0; }
+
+SUCCEEDS(cuCtxGetLimit)
+SUCCEEDS(cuCtxSetCurrent)
+SUCCEEDS(cuCtxSetLimit)
+SUCCEEDS(cuFuncSetAttribute)
+SUCCEEDS(cuFuncSetCacheConfig)
+SUCCEEDS(cuGetProcAddress_v2)
+SUCCEEDS(cuModuleUnload)
+SUCCEEDS(cuPointerGetAttributes)
+SUCCEEDS(cuTensorMapEncodeIm2col)
+SUCCEEDS(cuTensorMapEncodeTiled)

@@ -1,0 +1,72 @@
+"""Every combination of what a cross-attention can be asked for, in both of its forms: each against float64.
+
+A form that no test runs is a form that may not even start. Shapes and values are drawn, from a seed.
+"""
+
+import itertools
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from attnmod.kernels import cross_attention
+from attnmod.kernels.configs import cross_attention_form
+from attnmod.kernels.testing import DTYPES, check_cross_attention, random_inputs
+
+INF = float("inf")
+FORMS = {"one-piece": (3, 40), "swept": (81, 97)}  # from and to so many tokens
+# The interpreter computes branches that a where then drops.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+
+
+def combinations(feature: str) -> list[tuple[torch.dtype, bool, bool, bool]]:
+    """dtype, weights, hidden weight, renormalised; on a GPU, where each is a compilation, some of them by lot."""
+    found = list(itertools.product(DTYPES, (False, True), (False, True), (True, False)))
+    return random.Random(feature).sample(found, 3) if torch.cuda.is_available() else found
+
+
+def drawn_options(feature: str, weights: bool, hidden: bool, queries: int, tokens: int, draw: torch.Generator) -> dict:
+    """Two rows, the first of which holds all kinds of tokens and the second as often none that is anybody's."""
+    entities = 3
+    options: dict[str, Tensor | bool] = {}
+    if weights:
+        log_weights = torch.randn(2, tokens, generator=draw)
+        log_weights[torch.rand(2, tokens, generator=draw) < 0.2] = -INF
+        options["log_weights"] = log_weights
+    if hidden:
+        options["hidden_weight"] = torch.rand(2, generator=draw)
+    if feature == "plain":
+        return options
+    bits = torch.randint(-1, 1 << entities, (2, tokens), generator=draw, dtype=torch.int32)
+    bits[:, 1] = 1
+    bits[1] = bits[1] if tokens % 2 else -1
+    options["entity_bits"] = bits
+    if feature == "owner":
+        options["owner"] = torch.randint(-1, entities, (2, queries), generator=draw, dtype=torch.int8)
+    elif feature != "vote":
+        options["affinity"] = torch.rand(2, tokens, entities, generator=draw)
+    options["share_heads"] = feature == "shared"
+    return options
+
+
+@pytest.mark.parametrize(
+    ("form", "feature"),
+    [("one-piece", feature) for feature in ("plain", "owner", "vote", "affinity")]
+    + [("swept", feature) for feature in ("plain", "owner", "vote", "affinity", "shared")],
+)
+def test_every_combination(form, feature, device, monkeypatch):
+    lot = random.Random(f"{form} {feature}")
+    for dtype, weights, hidden, renormalize in combinations(feature):
+        head_dim, tokens, queries = lot.choice((8, 16, 40)), lot.randint(*FORMS[form]), lot.randint(1, 9)
+        heads = 2 if feature == "shared" else 1
+        draw = torch.Generator().manual_seed(lot.randrange(1 << 30))
+        q, k, v = random_inputs(2, heads, queries, tokens, head_dim, dtype, device, seed=lot.randrange(1 << 30))
+        options = drawn_options(feature, weights, hidden, queries, tokens, draw)
+        options = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in options.items()}
+        votes = feature in ("vote", "affinity")
+        taken = cross_attention_form("any", head_dim, q.element_size(), tokens, votes, feature == "shared")
+        assert taken == {"one-piece": "prompt", "swept": "swept"}[form]
+        groups = lot.choice((0, 2))  # a sweep holds one group after the other, or both at once
+        monkeypatch.setattr(cross_attention, "held_groups", lambda *_, groups=groups: groups)
+        check_cross_attention(q, k, v, "triton", **options, renormalize=renormalize)
