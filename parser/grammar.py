@@ -1,6 +1,6 @@
 """The grammar in one place: every rule in the order in which it is applied, each with what it does and an example.
 
-    1 repairs     a word's part of speech is corrected                                known.py, repairs.py
+    1 repairs     a word's part of speech is corrected                                known.py, evidence.py, repairs.py
     2 phrases     words become noun phrases                                           chunks.py
     3 roles       which phrases are things; places, styles and events are global      roles.py, style.py, abstract.py
     4 mentions    which phrases speak of what was named before                        mentions.py, people.py

@@ -78,7 +78,7 @@ def _may_be(reading: Reading, earlier: Chunk, chunk: Chunk, is_tag: bool) -> boo
     if is_tag:
         tags = not earlier.opener and (earlier.count is None or not said) and reading.is_whole_tag(earlier)
         return tags and not (said & COLOURS and known & COLOURS) and not reading.words[earlier.head].plural
-    if reading.pos(earlier.first - 1) == "conjunction" and earlier.stop + 1 == chunk.first:
+    if reading.pos(chunk.first - 1) == "conjunction" and earlier.stop + 1 == chunk.first:
         return False
     new = said - known
     return not new or not (new & (COLOURS | MATERIALS) and known) or not known & (COLOURS | MATERIALS)

@@ -8,7 +8,9 @@ from bisect import bisect_right
 
 from attnmod.parser.chunks import Chunk
 from attnmod.parser.lexicon import (
+    ALWAYS_THINGS,
     COLOURS,
+    DESCRIBED_PLACES,
     LABELS_OF_ABSENCE,
     LABELS_OF_STYLE,
     MATERIALS,
@@ -145,7 +147,8 @@ def bare_tag(reading: Reading) -> None:
         of_the_unseen = chunk.first == first and reading.word(chunk.stop) == "of" and _is_no_thing(reading, chunk, True)
         painted = reading.word(first) in _PAINTS and reading.word(first + 1) == "on"
         acts = stop == first + 1 and reading.word(first).endswith("ing") and is_verb_rather(reading.word(first)[:-3])
-        if painted or acts or (alone and _is_no_thing(reading, chunk, artists)) or of_the_unseen:
+        body = reading.word(stop - 1) == "body" and reading.word(first) in ("full", "upper", "lower", "half")
+        if painted or acts or body or (alone and _is_no_thing(reading, chunk, artists)) or of_the_unseen:
             reading.make_phrase(first, stop, "style", "bare_tag")
 
 
@@ -164,6 +167,10 @@ def _is_no_thing(reading: Reading, chunk: Chunk, artists: bool) -> bool:
         return noun is None or artists or not reading.is_compound(chunk)  # a name: "greg rutkowski"
     if noun is None and len(said) > 1 and "-" not in said[-1]:
         return False  # a word that nobody knows, described by one that is known
+    if len(said) > 1 and singular(said[-1]) in DESCRIBED_PLACES | ALWAYS_THINGS:
+        return False
+    if len(said) == 1 and noun is not None and noun.noun <= 3 and noun.kind not in "hn":
+        return True  # "cozy": tea cosies are rare
     if reading.places == "entity" and singular(said[-1]) in PLACES:
         return False
     return noun is None or noun.kind in "-s" or (noun.kind in "adp" and noun.seen <= 2)
