@@ -134,9 +134,9 @@ def verb_after_noun(words: list[Word]) -> None:
         may = verb is None or verb.noun <= 6 or verb.seen <= 3 or (singular(before) in ANIMATE and verb.noun < 9)
         acts = acts or (after in ("conjunction", "stop") and verb is not None and verb.noun <= 3)
         opened = words[first].lower in (*ARTICLES, "the", "his", "her", "its") or (
-            first == index - 1 and (first == 0 or words[first - 1].text == ".")
+            first == index - 1 and (first == 0 or words[first - 1].pos in ("conjunction", "stop"))
         )
-        one_noun = look_up(f"{before}_{word.lower}") is not None or word.name
+        one_noun = look_up(f"{before}_{word.lower}") is not None or (word.name and word.text[0].isupper())
         if opened and acts and may and not one_noun and _names_a_thing(before):
             word.pos, word.plural, word.repaired = "verb", False, "verb_after_noun"
             words[index - 1].pos = "noun"

@@ -162,7 +162,7 @@ PLACES = words(
     "marsh "
     "racetrack track battlefield cemetery graveyard circus carnival lounge den nursery cellar loft terrace cafeteria "
     "foyer vestibule entryway tunnel bay outdoors indoors dorm auditorium bazaar port village clearing grove canal "
-    "bedside exhibit exhibition sun sunshine"
+    "bedside cafe café courtyard rooftop shop platform shore balcony subway exhibit exhibition sun sunshine"
 )
 # places with an outline of their own: as a tag without a preposition they are things ("mountains, river, log cabin")
 LANDMARKS = words(

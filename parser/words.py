@@ -187,6 +187,8 @@ def _join(word: Word, token: Any, text: str) -> None:
     word.pos = "adjective" if part.pos == "verb" or part.lower.endswith("ed") else part.pos
     if word.pos in ("adverb", "preposition", "number"):
         word.pos = "adjective" if word.pos == "number" or part.modifier else "noun"
+    elif word.pos == "particle":
+        word.pos = "adjective"  # "rolled-up sleeves"
 
 
 def _read(token: Any, text: str) -> Word:
