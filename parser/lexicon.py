@@ -322,6 +322,7 @@ ABSTRACTIONS = words(
     "anticipation amusement admiration gratitude relaxation leisure pleasure joy love grief passage eternity "
     "sense past future mind infinity dignity purity innocence youth romance intimacy friendship teamwork unity "
     "palette viewer bokeh saturation composition manner storytelling perspective editorial childhood "
+    "blend touch hint fusion interplay juxtaposition mixture "
     "mix glimpse appearance use quality focus hesitation grace calm mood atmosphere vibe ambience aura tone "
     "diversity agreement disbelief architecture voice lullaby sound noise laughter whisper echo applause triumph"
 )

@@ -216,6 +216,12 @@ def _cut(plain: str, borders: list[tuple[int, str]], notation: Notation) -> str:
         if not pieces and label:
             absent_label = label  # the label has a line of its own: it holds for what follows
         for first, stop in pieces:
+            within = _LABEL.match(plain, first, stop) if first > start and kind != "absent" else None
+            if within is not None and _is_label(within[1]):  # "Style: pixel art. Subject: a robot."
+                characters[first : within.end()] = " " * (within.end() - first)
+                first, label, kind = within.end(), within[1].lower(), "label"
+                if not plain[first:stop].strip():
+                    continue
             tags = [(first, stop)] if kind == "absent" else _tags(plain, first, stop, notation.joints)
             for low, high in tags:
                 said = "tag" if len(tags) > 1 else kind if kind != "line" else "sentence" if len(pieces) > 1 else "line"

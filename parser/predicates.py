@@ -5,7 +5,7 @@ The examples are doctests, in the short notation of `outline`.
 
 from attnmod.parser.chunks import Chunk, is_linking
 from attnmod.parser.clauses import complement_end, joined_before
-from attnmod.parser.lexicon import COLOURS, OWNING, PAINTED, POSTNOMINAL, STATE_VERBS
+from attnmod.parser.lexicon import COLOURS, OWNING, PAINTED, POSTNOMINAL, STATE_VERBS, STATES
 from attnmod.parser.links import is_animate
 from attnmod.parser.reading import Reading
 
@@ -80,7 +80,7 @@ def after_noun(reading: Reading) -> None:
         owned = chunk.opener in OWNING and reading.pos(place) == "adjective"
         if (
             chunk.opener in OWNING
-            and reading.word(place) in POSTNOMINAL
+            and reading.word(place) in POSTNOMINAL | STATES
             and reading.pos(place + 1) in ("stop", "comma")
         ):
             chunk.extras.append((place, place + 1))  # "its lid open"

@@ -139,6 +139,11 @@ def bare_tag(reading: Reading) -> None:
     for number, (first, stop) in enumerate(reading.segments()):
         artists = artists or "by" in (reading.word(first), reading.word(first + 1))
         chunks = [chunk for chunk in reading.chunks_in(first, stop) if chunk.role == "entity"]
+        said = " ".join(reading.word(place) for place in range(first, stop))
+        toned = bool(chunks) and reading.word(stop - 1) in _TONES and not any(chunk.opener for chunk in chunks)
+        if number and (said in _TERMS or toned):
+            reading.make_phrase(first, stop, "style", "bare_tag")
+            continue
         if number == 0 or not chunks or any(chunk.opener or chunk.count for chunk in chunks):
             continue
         chunk = chunks[0]
@@ -152,6 +157,15 @@ def bare_tag(reading: Reading) -> None:
             reading.make_phrase(first, stop, "style", "bare_tag")
 
 
+# terms of photographers and painters whose nouns are things elsewhere
+_TERMS = frozenset(
+    (
+        "leading lines", "cross process", "golden ratio", "negative space", "low key", "high key", "dutch angle",
+        "rim light", "double exposure", "long exposure", "golden hour", "blue hour", "rule of thirds", "film still",
+        "depth of field", "cowboy shot", "hard light", "key light", "fill light", "light leak", "god rays",
+    )
+)  # fmt: skip
+_TONES = ("palette", "tones", "tone", "colors", "colours", "scheme", "lighting", "grading", "mood", "contrast", "hues")
 _PAINTS = ("oil", "ink", "acrylic", "pencil", "pastel", "charcoal", "gouache", "watercolor", "watercolour", "tempera")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from attnmod.parser.lexicon import BE_FORMS, COLOURS, MATERIALS, NUMBERS
 from attnmod.parser.notation import Notation
+from attnmod.parser.nouns import look_up
 
 
 @dataclass(slots=True)
@@ -142,10 +143,16 @@ def _reopen(words: list[Word]) -> None:
     for index, word in enumerate(words):
         if word.pos in ("determiner", "possessive", "preposition"):
             led = True
-        elif word.pos == "stop" and word.text == "," and led and words[index - 1].pos in ("adjective", "verb"):
+        elif word.pos == "stop" and word.text == "," and led and _waits(words[index - 1]):
             word.pos = "comma"
         elif word.pos not in ("adjective", "adverb", "comma", "conjunction") and not word.participle:
             led = False
+
+
+def _waits(word: Word) -> bool:
+    """Whether this is tagged as a modifier, and the lexicon does not know better."""
+    noun = look_up(word.lower)
+    return word.pos in ("adjective", "verb") and (noun is None or noun.noun < 7 or word.lower in COLOURS | MATERIALS)
 
 
 def _find_single_quotes(words: list[Word], text: str) -> None:
