@@ -4,7 +4,7 @@ from attnmod.parser.chunks import Chunk
 from attnmod.parser.lexicon import RELATING, STATES
 from attnmod.parser.reading import NEAR, Reading
 
-LIST_MARKS = frozenset((",", "and", "or", "&", "plus", ";"))
+LIST_MARKS = frozenset((",", "and", "or", "&", "plus", ";", "|", ":"))
 
 
 def joined_before(reading: Reading, chunk: Chunk) -> list[Chunk]:

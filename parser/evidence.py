@@ -20,6 +20,7 @@ from attnmod.parser.nouns import look_up
 from attnmod.parser.words import Word
 
 _FURTHEST = 16  # words that a repair looks back: no noun phrase is longer
+_OPEN = ("determiner", "adjective", "number")
 _COMPOUND = ("noun", "adjective", "verb", "other")
 _ENDERS = frozenset(("comma", "stop", "conjunction", "preposition", "subordinator", "be", "relative", "determiner"))
 
@@ -80,8 +81,11 @@ def only_nouns(words: list[Word]) -> None:
             or word.lower in COLOURS | MATERIALS | WEARING | HOLDING
         ):
             continue
-        if word.pos == "other" and word.lower in ANIMATE:
-            word.pos = "noun"
+        ends_here = after in ("comma", "stop", "preposition")
+        if word.lower in ANIMATE and (
+            word.pos == "other" or (word.pos == "adjective" and before in _OPEN and ends_here)
+        ):
+            word.pos = "noun"  # "a whale", taken for an adjective
         noun = look_up(word.lower)
         if (
             noun is None

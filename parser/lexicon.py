@@ -83,7 +83,7 @@ MEDIA = words(
     "engraving etching lithograph collage mosaic fresco view scene depiction representation still selfie polaroid "
     "pencil vector logo icon sticker clipart cinemagraph screenshot footage film video concept diagram "
     "infographic model figurine macro panorama diorama caricature graffiti oil gouache pastel charcoal ink "
-    "woodcut blueprint cutaway cover character card knolling exposure visualization graphic design pixel-art "
+    "woodcut blueprint cutaway lay cover character card knolling exposure visualization graphic design pixel-art "
     "line-art lineart 3d-render stock-photo photography mockup"
 )
 # nouns for the picture itself, where it is spoken of: "the photo shows"
@@ -384,6 +384,7 @@ POSTNOMINAL = words(
 )
 # -ing forms of verbs without an object: before a noun they modify it ("glowing red eyes", "in shining armor")
 GLOWING = words(
+    "crashing crackling roaring rolling rushing spinning hovering swaying "
     "glowing shining burning flowing flying smiling sleeping blooming falling sparkling glittering shimmering melting "
     "floating trailing rising setting billowing flickering gleaming twinkling swirling drifting laughing dancing "
     "soaring towering twisting winding soothing charming calming"

@@ -18,6 +18,7 @@ from attnmod.parser.nouns import look_up
 
 # what lies beyond is global: text encoders read 77 tokens, a few hundred characters, or some times that
 MAX_CHARACTERS = 20_000
+MAX_SEGMENTS = 1_000  # lines, sentences and tags; each costs as much as some words
 _LONGEST_WORD = 100  # no word is longer, and spaCy's tokenizer takes seconds for thousands of signs without a blank
 
 
@@ -134,6 +135,11 @@ def read_notation(text: str, *, english: bool = True) -> Notation:
         if match[1].lower() in _BEFORE_HYPHEN or match[2].lower() in _AFTER_HYPHEN:
             notation.hyphens.update(range(match.end(1), match.start(2)))
     plain = _cut(plain, borders, notation)
+    if len(notation.segments) > MAX_SEGMENTS:
+        end = notation.segments[MAX_SEGMENTS].start
+        notation.segments = notation.segments[:MAX_SEGMENTS]
+        plain = plain[:end] + " " * (len(plain) - end)
+        notation.warnings.append(f"the first {MAX_SEGMENTS} pieces of the prompt were read; what lies beyond is global")
     if english and (foreign := foreign_stretches(plain, [(one.start, one.end) for one in notation.segments])):
         for start, end in foreign:
             plain = plain[:start] + " " * (end - start) + plain[end:]

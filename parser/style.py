@@ -137,10 +137,13 @@ def bare_tag(reading: Reading) -> None:
     """
     artists = False
     for number, (first, stop) in enumerate(reading.segments()):
+        if _is_absent(reading, first):
+            continue
         artists = artists or "by" in (reading.word(first), reading.word(first + 1))
         chunks = [chunk for chunk in reading.chunks_in(first, stop) if chunk.role == "entity"]
         said = " ".join(reading.word(place) for place in range(first, stop))
         toned = bool(chunks) and reading.word(stop - 1) in _TONES and not any(chunk.opener for chunk in chunks)
+        toned = toned or (bool(chunks) and bool(_CAMERAS & set(said.split())))
         if number and (said in _TERMS or toned):
             reading.make_phrase(first, stop, "style", "bare_tag")
             continue
@@ -165,7 +168,17 @@ _TERMS = frozenset(
         "depth of field", "cowboy shot", "hard light", "key light", "fill light", "light leak", "god rays",
     )
 )  # fmt: skip
+_CAMERAS = frozenset(
+    ("canon", "nikon", "kodak", "leica", "sony", "fujifilm", "fuji", "hasselblad", "olympus", "panavision")
+)
 _TONES = ("palette", "tones", "tone", "colors", "colours", "scheme", "lighting", "grading", "mood", "contrast", "hues")
+
+
+def _is_absent(reading: Reading, place: int) -> bool:
+    segment = reading.segment_of(place)
+    return segment is not None and segment.kind == "absent"
+
+
 _PAINTS = ("oil", "ink", "acrylic", "pencil", "pastel", "charcoal", "gouache", "watercolor", "watercolour", "tempera")
 
 
@@ -201,6 +214,8 @@ def style_tail(reading: Reading) -> None:
     'nun x1; [style: painting of]; [style: by Van Gogh]; [style: shallow depth of field]; [style: 85mm f/1.4]'
     """
     for number, (first, stop) in enumerate(reading.segments()):
+        if _is_absent(reading, first):
+            continue
         start = _style_start(reading, first, stop)
         if start is None and _is_style(reading, first, stop, number):
             start = first

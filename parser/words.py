@@ -152,7 +152,9 @@ def _reopen(words: list[Word]) -> None:
 def _waits(word: Word) -> bool:
     """Whether this is tagged as a modifier, and the lexicon does not know better."""
     noun = look_up(word.lower)
-    return word.pos in ("adjective", "verb") and (noun is None or noun.noun < 7 or word.lower in COLOURS | MATERIALS)
+    return word.pos in ("adjective", "verb") and (
+        noun is None or (noun.noun < 7 and noun.kind not in "hn") or word.lower in COLOURS | MATERIALS
+    )
 
 
 def _find_single_quotes(words: list[Word], text: str) -> None:
