@@ -62,7 +62,7 @@ def draw_prompt(prompt: Prompt, *, width: int = 1000, crop: bool = False) -> Any
     image = Image.new("RGB", (width, top + 8 + (_LABEL + 8) * bool(missing)), "white")
     draw = ImageDraw.Draw(image)
     if missing:
-        said = f"no glyphs for {missing} characters: they are drawn as boxes"
+        said = f"no glyphs for {missing} of the characters: drawn as boxes"
         draw.text((_MARGIN, top), said, fill=_GREY, font=small)
 
     def across(line: _Line, place: int) -> float:
