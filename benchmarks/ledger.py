@@ -50,6 +50,7 @@ _VIEWS = (
     "empty_like",
     "empty_strided",
     "new_empty",
+    "new_empty_strided",
     "unflatten",
     "lift_fresh",
 )

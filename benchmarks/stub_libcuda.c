@@ -24,9 +24,33 @@ static int attribute_of_h100(int attribute) {
     }
 }
 
-long launches = 0;
+/* A descriptor says what was asked for: address, rank, five sizes, four strides in bytes, five of a block. */
+typedef uint64_t tensor_map[16];
 
-int cuLaunchKernelEx() { launches++; return 0; }
+long launches = 0;
+/* The descriptors of the last launch, those of its parameters that are asked for. */
+int asked_for = 0;
+int asked[8];
+tensor_map launched[8];
+
+int cuTensorMapEncodeTiled(tensor_map map, int type, uint32_t rank, void *address, const uint64_t *sizes,
+                           const uint64_t *strides, const uint32_t *block) {
+    memset(map, 0, sizeof(tensor_map));
+    map[0] = (uint64_t)address;
+    map[1] = rank;
+    for (uint32_t i = 0; i < rank; i++) {
+        map[2 + i] = sizes[i];
+        if (i + 1 < rank) map[7 + i] = strides[i];
+        map[11 + i] = block[i];
+    }
+    return 0;
+}
+
+int cuLaunchKernelEx(const void *config, void *function, void **parameters) {
+    launches++;
+    for (int i = 0; i < asked_for; i++) memcpy(launched[i], parameters[asked[i]], sizeof(tensor_map));
+    return 0;
+}
 int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute_of_h100(attribute); return 0; }
 int cuDeviceGet(int *device, int ordinal) { *device = 0; return 0; }
 int cuCtxGetCurrent(void **context) { *context = (void *)1; return 0; }
@@ -51,4 +75,3 @@ SUCCEEDS(cuGetProcAddress_v2)
 SUCCEEDS(cuModuleUnload)
 SUCCEEDS(cuPointerGetAttributes)
 SUCCEEDS(cuTensorMapEncodeIm2col)
-SUCCEEDS(cuTensorMapEncodeTiled)

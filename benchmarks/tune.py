@@ -119,7 +119,12 @@ def candidates(search: Search, *, toy: bool) -> list[Tiles]:
         return [Tiles(16, 0, 4, 1, 1), Tiles(16, 0, 4, 1, 2)]
     blocks = (1, 2, 4) if search.shape_class.startswith("prompt") else (1,)
     rows = ((64, 4), (128, 8), (128, 4), (32, 4), (64, 8))
-    return [Tiles(block_m, 0, warps, 1, count) for count, (block_m, warps) in itertools.product(blocks, rows)]
+    found = [Tiles(block_m, 0, warps, 1, count) for count, (block_m, warps) in itertools.product(blocks, rows)]
+    if (
+        search.shape_class == "prompt long"
+    ):  # at 96 registers five programs fit an H100's processor, and all run at once
+        found[:0] = [Tiles(64, 0, 4, 1, 2, max_registers=96), Tiles(64, 0, 4, 1, 3)]
+    return found
 
 
 def softmax_options(tiles: Tiles) -> list[Tiles]:

@@ -112,12 +112,14 @@ def check_cross_attention(
             _check_values("owner", owner, allowed, f"lie within -1 (nobody) and {MAX_ENTITIES - 1}")
 
 
+def gradients_are_recorded() -> bool:
+    """Whether a gradient could be wanted of anything, in either mode; forward mode knows no torch.no_grad()."""
+    return torch.is_grad_enabled() or forward_ad._current_level >= 0
+
+
 def check_gradients(backend: str, **tensors: Tensor | None) -> None:
     """Refuses inputs that want a gradient, in either mode, which only the eager backend gives."""
-    backward = torch.is_grad_enabled()
-    forward = forward_ad._current_level >= 0  # forward mode knows no torch.no_grad()
-    if not backward and not forward:
-        return
+    backward, forward = torch.is_grad_enabled(), forward_ad._current_level >= 0
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             continue

@@ -101,14 +101,16 @@ def sweep_tiles(tokens: int, group: int = 0) -> tuple[tuple[int, int], ...]:
 def held_groups(architecture: str, head_dim: int, element_size: int, tokens: int, width: int) -> int:
     """How many groups a program that sweeps holds at once, so that it can ask for all of them first; 0 is one by one.
 
-    All of the prompt, where three programs on a processor have room for its keys and values.
+    All of the prompt, where three programs on a processor have room for its keys and values, or one group, where two
+    have room for those of three heads.
 
     >>> held_groups("sm_90", 64, 2, 231, 80), held_groups("sm_90", 64, 2, 512, 64), held_groups("sm_89", 64, 2, 231, 80)
     (3, 0, 0)
     """
     groups = -(-tokens // width)
-    fits = 2 * groups * width * head_dim * element_size <= 60 << 10
-    return groups if groups <= 4 and fits and architecture in ("sm_90", "sm_100", "sm_103", "cpu") else 0
+    room = (20 if groups == 1 else 60) << 10
+    fits = groups <= 4 and 2 * groups * width * head_dim * element_size <= room
+    return groups if fits and architecture in ("sm_90", "sm_100", "sm_103", "cpu") else 0
 
 
 @functools.cache

@@ -85,8 +85,8 @@ from attnmod.kernels.vote import (
     voting_peak,
 )
 
-# With fewer programs than this some processors of an H100 have nothing to do.
-_PROCESSORS = 132
+# How many programs of heads that vote together an H100 runs at once: two on each processor.
+_PLACES = 2 * 132
 _plans = Plans()
 
 
@@ -178,6 +178,12 @@ def _cross_attention_kernel(
         for i in tl.static_range(blocks_per_program):
             left = num_queries - first_row - i * BLOCK_M
             offs_m = first_row + i * BLOCK_M + rows
+            scores = prompt_scores(q[i], k, PRECISION)  # [BLOCK_M, width]
+            if i > 0 and not VOTES:  # read again rather than kept in registers meanwhile: more programs fit
+                weights = prompt_weights(weights_ptr, b, weights_strides, 0, num_tokens, TOKEN_TILES, HAS_WEIGHTS)
+                if HAS_ENTITIES:
+                    bits = prompt_bits(bits_ptr, b, bits_strides, 0, num_tokens, TOKEN_TILES)
+                columns, bit_columns = prompt_columns(weights, bits, HAS_WEIGHTS, HAS_ENTITIES)
             owner = tl.full([BLOCK_M], 0, tl.uint32)
             row_hidden = tl.full([BLOCK_M], 0.0, tl.float32)
             reported = tl.full([BLOCK_M], -1, tl.int32)
@@ -187,7 +193,6 @@ def _cross_attention_kernel(
                 owner, row_hidden = given_owner(given, log_hidden)
                 if RETURN_OWNER:
                     reported = tl.where(modulated, given, -1)
-            scores = prompt_scores(q[i], k, PRECISION)  # [BLOCK_M, width]
             if VOTES:
                 reference = finite(voting_peak(scores, voting, coefficient))
                 shares = tl.zeros([BLOCK_M, BLOCK_G], tl.float32)
@@ -250,10 +255,10 @@ def launch_cross_attention(
 
     form and tiles None are the table's.
     """
-    given = dict(locals())
     if out.numel() == 0:
         return
     tensors = (q, k, v, entity_bits, affinity, log_weights, hidden_weight, owner, out, owner_out, affinity_out)
+    # lists made into tuples: generators cost twice as much, and this is every layer's way
     pointers = tuple([None if tensor is None else tensor.data_ptr() for tensor in tensors])
     key = (
         q.get_device(),
@@ -266,10 +271,29 @@ def launch_cross_attention(
         renormalize,
         form,
         tiles,
-        alignment(*pointers),
+        alignment(pointers),
         generation(),
     )
-    _plans.launch(key, pointers, float(scale), lambda: describe_cross_attention(**given))
+    if not _plans.launch(key, pointers, scale):
+        launch = describe_cross_attention(
+            q=q,
+            k=k,
+            v=v,
+            entity_bits=entity_bits,
+            affinity=affinity,
+            log_weights=log_weights,
+            hidden_weight=hidden_weight,
+            owner=owner,
+            share_heads=share_heads,
+            renormalize=renormalize,
+            scale=scale,
+            out=out,
+            owner_out=owner_out,
+            affinity_out=affinity_out,
+            form=form,
+            tiles=tiles,
+        )
+        _plans.make(key, launch)
 
 
 def describe_cross_attention(
@@ -357,7 +381,7 @@ def describe_cross_attention(
         return Launch(_cross_attention_kernel, (programs, heads, batch), arguments)
     heads_per_program = 1
     if heads_vote_together:  # enough programs to fill the processors, each voting over all heads
-        heads_per_program = triton.cdiv(heads, min(heads, max(1, _PROCESSORS // (blocks * batch))))
+        heads_per_program = triton.cdiv(heads, min(heads, max(1, _PLACES // (blocks * batch))))
     group = sweep_tiles(tokens, tiles.block_n)
     arguments |= dict(
         affinity_out_strides=_strides(affinity_out, 3)[:2],

@@ -8,7 +8,6 @@ graph. A caller that made its tensors itself, such as the sampler, comes in by `
 Importing this module needs torch alone. Triton is imported when it first has something to compute.
 """
 
-import contextlib
 import functools
 import importlib.util
 import os
@@ -20,7 +19,13 @@ import torch
 from torch import Tensor
 
 from attnmod.kernels import configs, reference, sdpa, tile_table
-from attnmod.kernels.checks import BACKENDS, check_cross_attention, check_gradients, check_self_attention
+from attnmod.kernels.checks import (
+    BACKENDS,
+    check_cross_attention,
+    check_gradients,
+    check_self_attention,
+    gradients_are_recorded,
+)
 from attnmod.kernels.configs import MAX_HEAD_DIM, architecture, generation, self_attention_entry
 from attnmod.kernels.reference import MAX_ENTITIES, default_affinity
 
@@ -239,17 +244,15 @@ def _self_attention_impl(
     scale: float | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    check_gradients(backend, q=q, k=k, v=v, temperature=temperature)
-    scale = _scale(q, scale)
+    if gradients_are_recorded():
+        check_gradients(backend, q=q, k=k, v=v, temperature=temperature)
+    scale = q.shape[3] ** -0.5 if scale is None else scale
     chosen = _choose_backend(backend, q)
     if backend == "auto" and chosen == "triton":
         chosen = _faster_self_attention(q.device, q.shape[3], q.shape[2], generation())
     if chosen == "triton":
-        from attnmod.kernels.self_attention import launch_self_attention
-
         out = empty_output(q)
-        with _current_device(q):
-            launch_self_attention(q=q, k=k, v=v, temperature=temperature, scale=scale, out=out)
+        _on_its_device(q, _launchers()[0], q=q, k=k, v=v, temperature=temperature, scale=scale, out=out)
         return out
     compute = sdpa.self_attention if chosen == "sdpa" else reference.self_attention
     return _laid_out(compute(q, k, v, temperature=temperature, scale=scale))
@@ -271,8 +274,9 @@ def _cross_attention_impl(
     return_affinity: bool = False,
     backend: str = "auto",
 ) -> list[Tensor]:
-    check_gradients(backend, q=q, k=k, v=v, affinity=affinity, log_weights=log_weights, hidden_weight=hidden_weight)
-    scale = _scale(q, scale)
+    if gradients_are_recorded():
+        check_gradients(backend, q=q, k=k, v=v, affinity=affinity, log_weights=log_weights, hidden_weight=hidden_weight)
+    scale = q.shape[3] ** -0.5 if scale is None else scale
     options = {
         "entity_bits": entity_bits,
         "affinity": affinity,
@@ -285,19 +289,18 @@ def _cross_attention_impl(
     }
     chosen = _choose_backend(backend, q)
     if chosen == "triton":
-        from attnmod.kernels.cross_attention import launch_cross_attention
-
         results = _empty_results(q, affinity, share_heads, return_owner, return_affinity)
-        with _current_device(q):
-            launch_cross_attention(
-                q=q,
-                k=k,
-                v=v,
-                **options,
-                out=results[0],
-                owner_out=results[1] if return_owner else None,
-                affinity_out=results[-1] if return_affinity else None,
-            )
+        _on_its_device(
+            q,
+            _launchers()[1],
+            q=q,
+            k=k,
+            v=v,
+            **options,
+            out=results[0],
+            owner_out=results[1] if return_owner else None,
+            affinity_out=results[-1] if return_affinity else None,
+        )
         return results
     compute = sdpa.cross_attention if chosen == "sdpa" else reference.cross_attention
     return _cross_attention_in_torch(
@@ -314,11 +317,22 @@ def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, v
 
 
-def _current_device(q: Tensor) -> contextlib.AbstractContextManager:
-    """Triton launches on the current device, which need not be q's; where it is, nothing is spent on a switch."""
-    if q.device.type != configs.ACCELERATOR or q.get_device() == torch.cuda.current_device():
-        return contextlib.nullcontext()
-    return torch.cuda.device(q.device)
+@functools.cache
+def _launchers() -> tuple[Callable[..., None], Callable[..., None]]:
+    """Imported when Triton first has something to compute."""
+    from attnmod.kernels.cross_attention import launch_cross_attention
+    from attnmod.kernels.self_attention import launch_self_attention
+
+    return launch_self_attention, launch_cross_attention
+
+
+def _on_its_device(tensor: Tensor, launch: Callable[..., None], /, **arguments) -> None:
+    """Triton launches on the current device, which need not be the tensor's; where it is, no switch costs anything."""
+    if tensor.device.type != configs.ACCELERATOR or tensor.get_device() == torch.cuda.current_device():
+        launch(**arguments)
+    else:
+        with torch.cuda.device(tensor.device):
+            launch(**arguments)
 
 
 def _cross_attention_in_torch(compute: Callable[..., Tensor | tuple[Tensor, ...]], q, k, v, **options) -> list[Tensor]:
@@ -330,8 +344,8 @@ def _cross_attention_in_torch(compute: Callable[..., Tensor | tuple[Tensor, ...]
 
 def empty_output(q: Tensor) -> Tensor:
     """[B, H, M, D] in the memory layout [B, M, H, D], so that the caller's merge of heads is a view."""
-    batch, heads, queries, head_dim = q.shape
-    return q.new_empty(batch, queries, heads, head_dim).transpose(1, 2)
+    _, heads, queries, head_dim = q.shape
+    return q.new_empty_strided(q.shape, (queries * heads * head_dim, head_dim, heads * head_dim, 1))
 
 
 def _empty_results(

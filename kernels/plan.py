@@ -17,7 +17,6 @@ Triton's insides are not as expected (3.6 and 3.9 were looked at), a warning say
 import copy
 import threading
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +49,7 @@ class Plan:
         "compiled",
         "descriptors",
         "device",
+        "driver",
         "function",
         "grid",
         "hooks",
@@ -60,7 +60,8 @@ class Plan:
 
     def __init__(self, launch: Launch, compiled: Any):
         """Raises AttributeError, KeyError, ValueError or TypeError where Triton's insides are not as expected."""
-        self.device = driver.active.get_current_device()
+        self.driver = driver.active
+        self.device = self.driver.get_current_device()
         self.caches = launch.kernel.device_caches
         self.cache = self.caches[self.device]
         self.cached_as = next(key for key, kernel in self.cache[0].items() if kernel is compiled)
@@ -90,7 +91,7 @@ class Plan:
             return False
         if self.hooks or _is_watched():
             return False
-        stream = driver.active.get_current_stream(self.device)
+        stream = self.driver.get_current_stream(self.device)
         given: Any = pointers[: self.pointers]
         if self.descriptors:
             addresses, given = given, []
@@ -145,22 +146,20 @@ class Plans:
     def __len__(self) -> int:
         return len(self._plans)
 
-    def launch(
-        self, key: tuple, pointers: tuple[int | None, ...], scale: float, describe: Callable[[], Launch]
-    ) -> None:
-        """Launch by the plan of this key; without one, as Triton launches, and make it.
+    def launch(self, key: tuple, pointers: tuple[int | None, ...], scale: float) -> bool:
+        """Launch by the plan of this key; False where there is none that holds.
 
         Args:
             key: everything that decides which kernel is compiled and which arguments it gets, but pointers and scale.
             pointers: addresses on the current device in the kernel's order, None for a tensor that is left out; a
                 kernel takes as many of them as it has pointers.
             scale: the kernel's argument of that name.
-            describe: gives the launch where there is no plan.
         """
         plan = self._plans.get(key)
-        if plan is not None and plan.start(pointers, scale):
-            return
-        launch = describe()
+        return plan is not None and plan.start(pointers, float(scale))
+
+    def make(self, key: tuple, launch: Launch) -> None:
+        """Launch as Triton does, and keep a plan for the next call of this key."""
         compiled = launch.kernel[launch.grid](**launch.arguments)
         if compiled is not None and not self._unexpected and not _is_watched():  # interpreted kernels return nothing
             self._keep(key, launch, compiled)
@@ -185,18 +184,16 @@ class Plans:
             self._plans[key] = plan
 
 
-def alignment(*pointers: int | None) -> tuple[bool, ...] | None:
+def alignment(pointers: tuple[int | None, ...]) -> tuple[bool, ...] | None:
     """Which pointers are no multiples of 16, of which Triton compiles a kernel of their own; None where all are."""
     together = 0
     for pointer in pointers:
-        together |= pointer or 0
+        if pointer is not None:
+            together |= pointer
     return None if together % 16 == 0 else tuple(bool(pointer and pointer % 16) for pointer in pointers)
 
 
 def _is_watched() -> bool:
-    runtime = knobs.runtime
-    return _has_calls(runtime.launch_enter_hook) or _has_calls(runtime.launch_exit_hook)
-
-
-def _has_calls(hook: Any) -> bool:
-    return hook is not None and bool(getattr(hook, "calls", True))  # chains of hooks are there when empty, too
+    """Whether a launch has hooks. Where there may be several of them they are a chain, which is there when empty."""
+    enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    return bool(getattr(enter, "calls", enter is not None) or getattr(leave, "calls", leave is not None))

@@ -326,7 +326,6 @@ def launch_self_attention(
     skipped takes, for each program (int32 [B, H, ceil(M / block_m)]), how many tiles of keys it skipped. tiles None are
     the table's.
     """
-    given = dict(locals())
     if out.numel() == 0:
         return
     pointers = (
@@ -348,11 +347,15 @@ def launch_self_attention(
         None if temperature is None else temperature.stride(),
         out.stride(),
         tiles,
-        alignment(*pointers),
+        alignment(pointers),
         skipped is None,
         generation(),
     )
-    _plans.launch(key, pointers, float(scale), lambda: describe_self_attention(**given))
+    if not _plans.launch(key, pointers, scale):
+        launch = describe_self_attention(
+            q=q, k=k, v=v, temperature=temperature, scale=scale, out=out, skipped=skipped, tiles=tiles
+        )
+        _plans.make(key, launch)
 
 
 def describe_self_attention(

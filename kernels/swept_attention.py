@@ -59,19 +59,30 @@ from attnmod.kernels.vote import (
 
 
 @triton.jit
-def _load_group(
-    weights_ptr, weights_strides, bits_ptr, bits_strides, b, k_base, k_stride, v_base, v_stride, start, num_tokens,
-    HEAD_DIM: tl.constexpr, D_TILES: tl.constexpr, TOKEN_TILES: tl.constexpr, HAS_WEIGHTS: tl.constexpr,
-    HAS_ENTITIES: tl.constexpr,
+def _load_tokens(
+    weights_ptr, weights_strides, bits_ptr, bits_strides, b, start, num_tokens, TOKEN_TILES: tl.constexpr,
+    HAS_WEIGHTS: tl.constexpr, HAS_ENTITIES: tl.constexpr,
 ):  # fmt: skip
-    """Weights, bits, keys and values of the group of tokens from start."""
-    weights = prompt_weights(weights_ptr, b, weights_strides, start, num_tokens, TOKEN_TILES, HAS_WEIGHTS)
+    """Weights and bits of the group of tokens from start."""
     bits = ()
     if HAS_ENTITIES:
         bits = prompt_bits(bits_ptr, b, bits_strides, start, num_tokens, TOKEN_TILES)
-    k = prompt_matrix(k_base, weights, start, k_stride, HEAD_DIM, D_TILES)
-    v = prompt_matrix(v_base, weights, start, v_stride, HEAD_DIM, D_TILES)
-    return weights, bits, k, v
+    return prompt_weights(weights_ptr, b, weights_strides, start, num_tokens, TOKEN_TILES, HAS_WEIGHTS), bits
+
+
+@triton.jit
+def _group_votes(
+    weights, bits, affinity_ptr, b, affinity_strides, start, num_entities, unit, BLOCK_G: tl.constexpr,
+    HAS_WEIGHTS: tl.constexpr, HAS_AFFINITY: tl.constexpr, VOTE_DTYPE: tl.constexpr,
+):  # fmt: skip
+    """Columns of a group of tokens, and how they vote."""
+    votes, _ = prompt_votes(
+        voting_bits(bits, weights), weights, affinity_ptr, b, affinity_strides, start, num_entities, BLOCK_G,
+        HAS_AFFINITY,
+    )  # fmt: skip
+    columns, bit_columns = prompt_columns(weights, bits, HAS_WEIGHTS, True)
+    voting = voting_columns(votes, columns, bit_columns, HAS_AFFINITY)
+    return columns, bit_columns, scale_votes(votes, unit, HAS_AFFINITY, VOTE_DTYPE), voting
 
 
 @triton.jit
@@ -170,6 +181,8 @@ def _swept_cross_attention_kernel(
     coefficient = tl.maximum(tl.cast(scale, tl.float32) * LOG2_E, 1e-30)
     VOTE_DTYPE: tl.constexpr = tl.float32 if q_ptr.dtype.element_ty == tl.float32 else tl.float16
     VOTES: tl.constexpr = HAS_ENTITIES and not HAS_OWNER
+    # where the loop over heads is the innermost, the next head's queries, keys and values are under way meanwhile
+    HEADS_AHEAD: tl.constexpr = 3 if HELD_GROUPS == 1 else 1
     GROUP: tl.constexpr = TOKEN_TILES[len(TOKEN_TILES) - 1][0] + TOKEN_TILES[len(TOKEN_TILES) - 1][1]
     first_row = tl.program_id(0) * BLOCK_M
     rows = tl.arange(0, BLOCK_M)
@@ -206,6 +219,18 @@ def _swept_cross_attention_kernel(
                     largest_vote = tl.maximum(largest_vote, group_vote)
             modulated = modulated & hides & present
     unit = tl.where(largest_vote > 0, largest_vote, 1.0)
+    if HELD_GROUPS == 1:  # what belongs to the tokens is the same for all heads
+        held_weights, held_bits = _load_tokens(
+            weights_ptr, weights_strides, bits_ptr, bits_strides, b, 0, num_tokens, TOKEN_TILES, HAS_WEIGHTS,
+            HAS_ENTITIES,
+        )  # fmt: skip
+        if VOTES:
+            held_columns, held_bit_columns, held_votes, held_voting = _group_votes(
+                held_weights, held_bits, affinity_ptr, b, affinity_strides, 0, num_entities, unit, BLOCK_G, HAS_WEIGHTS,
+                HAS_AFFINITY, VOTE_DTYPE,
+            )  # fmt: skip
+        else:
+            held_columns, held_bit_columns = prompt_columns(held_weights, held_bits, HAS_WEIGHTS, HAS_ENTITIES)
 
     owner = tl.full([BLOCK_M], 0, tl.uint32)
     row_hidden = tl.zeros([BLOCK_M], tl.float32)
@@ -221,7 +246,7 @@ def _swept_cross_attention_kernel(
         scale_of_affinity = tl.full([BLOCK_M], float("-inf"), tl.float32)
         if modulated:
             voting_heads = num_heads if SHARE_HEADS else 1
-            for step in range(voting_heads):
+            for step in tl.range(0, voting_heads, num_stages=HEADS_AHEAD):
                 h = tl.cast(step if SHARE_HEADS else first_head, tl.int64)
                 q_base = row_base(head_base(q_ptr, b, h, q_strides, ALIGNED), first_row, q_stride)
                 k_base = head_base(k_ptr, b, h, k_strides, ALIGNED)
@@ -230,23 +255,27 @@ def _swept_cross_attention_kernel(
                 total = tl.zeros([BLOCK_M], tl.float32)
                 vote_peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
                 shares = tl.zeros([BLOCK_M, BLOCK_G], tl.float32)
-                for start in range(0, num_tokens, GROUP):
-                    weights = prompt_weights(
-                        weights_ptr, b, weights_strides, start, num_tokens, TOKEN_TILES, HAS_WEIGHTS
-                    )
-                    bits = prompt_bits(bits_ptr, b, bits_strides, start, num_tokens, TOKEN_TILES)
-                    k = prompt_matrix(k_base, weights, start, k_stride, HEAD_DIM, D_TILES)
-                    votes, _ = prompt_votes(
-                        voting_bits(bits, weights), weights, affinity_ptr, b, affinity_strides, start, num_entities,
-                        BLOCK_G, HAS_AFFINITY,
-                    )  # fmt: skip
-                    columns, bit_columns = prompt_columns(weights, bits, HAS_WEIGHTS, HAS_ENTITIES)
-                    voting = voting_columns(votes, columns, bit_columns, HAS_AFFINITY)
-                    votes = scale_votes(votes, unit, HAS_AFFINITY, VOTE_DTYPE)
+                if HELD_GROUPS == 1:
+                    k = prompt_matrix(k_base, held_weights, 0, k_stride, HEAD_DIM, D_TILES)
                     peak, total, vote_peak, shares = _vote_group(
-                        q, k, columns, votes, voting, coefficient, peak, total, vote_peak, shares, SHARE_HEADS,
-                        PRECISION,
+                        q, k, held_columns, held_votes, held_voting, coefficient, peak, total, vote_peak, shares,
+                        SHARE_HEADS, PRECISION,
                     )  # fmt: skip
+                else:
+                    for start in range(0, num_tokens, GROUP):
+                        weights, bits = _load_tokens(
+                            weights_ptr, weights_strides, bits_ptr, bits_strides, b, start, num_tokens, TOKEN_TILES,
+                            HAS_WEIGHTS, HAS_ENTITIES,
+                        )  # fmt: skip
+                        k = prompt_matrix(k_base, weights, start, k_stride, HEAD_DIM, D_TILES)
+                        columns, _, votes, voting = _group_votes(
+                            weights, bits, affinity_ptr, b, affinity_strides, start, num_entities, unit, BLOCK_G,
+                            HAS_WEIGHTS, HAS_AFFINITY, VOTE_DTYPE,
+                        )  # fmt: skip
+                        peak, total, vote_peak, shares = _vote_group(
+                            q, k, columns, votes, voting, coefficient, peak, total, vote_peak, shares, SHARE_HEADS,
+                            PRECISION,
+                        )  # fmt: skip
                 if SHARE_HEADS:
                     # Heads compare as probabilities, shares * 2^log_mass. Only their relation matters to the owner, so
                     # they are summed in units of the largest.
@@ -269,40 +298,49 @@ def _swept_cross_attention_kernel(
                 mean = affinity * (tl.exp2(scale_of_affinity) * (unit / num_heads))[:, None]
                 tl.store(ptrs, mean, mask=inside)
 
-    for step in range(first_head, last_head):
-        h = tl.cast(step, tl.int64)
-        out = zero_channels(BLOCK_M, D_TILES)
-        factor = tl.full([BLOCK_M], 0.0, tl.float32)
-        if present:  # an empty text: zeros, and neither q, k nor v is read
+    if present:
+        for step in tl.range(first_head, last_head, num_stages=HEADS_AHEAD):
+            h = tl.cast(step, tl.int64)
             q_base = row_base(head_base(q_ptr, b, h, q_strides, ALIGNED), first_row, q_stride)
             k_base = head_base(k_ptr, b, h, k_strides, ALIGNED)
             v_base = head_base(v_ptr, b, h, v_strides, ALIGNED)
             q = load_channels(q_base, rows, q_stride, left, HEAD_DIM, D_TILES, True)
+            out = zero_channels(BLOCK_M, D_TILES)
             peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
             plain_peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
             total = tl.zeros([BLOCK_M], tl.float32)
             plain_total = tl.zeros([BLOCK_M], tl.float32)
-            if HELD_GROUPS > 0:  # all loads come first
-                held_weights, held_bits, held_k, held_v = (), (), (), ()
+            if HELD_GROUPS == 1:
+                k = prompt_matrix(k_base, held_weights, 0, k_stride, HEAD_DIM, D_TILES)
+                v = prompt_matrix(v_base, held_weights, 0, v_stride, HEAD_DIM, D_TILES)
+                peak, total, out, plain_peak, plain_total = _attend_group(
+                    q, k, v, held_columns, held_bit_columns, owner, row_hidden, coefficient, peak, total, out,
+                    plain_peak, plain_total, D_TILES, HAS_ENTITIES, RENORMALIZE, PRECISION,
+                )  # fmt: skip
+            elif HELD_GROUPS > 1:  # all loads come first
+                weights, bits, k, v = (), (), (), ()
                 for g in tl.static_range(HELD_GROUPS):
-                    weights, bits, k, v = _load_group(
-                        weights_ptr, weights_strides, bits_ptr, bits_strides, b, k_base, k_stride, v_base, v_stride,
-                        g * GROUP, num_tokens, HEAD_DIM, D_TILES, TOKEN_TILES, HAS_WEIGHTS, HAS_ENTITIES,
+                    group_weights, group_bits = _load_tokens(
+                        weights_ptr, weights_strides, bits_ptr, bits_strides, b, g * GROUP, num_tokens, TOKEN_TILES,
+                        HAS_WEIGHTS, HAS_ENTITIES,
                     )  # fmt: skip
-                    held_weights, held_bits = held_weights + (weights,), held_bits + (bits,)
-                    held_k, held_v = held_k + (k,), held_v + (v,)
+                    weights, bits = weights + (group_weights,), bits + (group_bits,)
+                    k = k + (prompt_matrix(k_base, group_weights, g * GROUP, k_stride, HEAD_DIM, D_TILES),)
+                    v = v + (prompt_matrix(v_base, group_weights, g * GROUP, v_stride, HEAD_DIM, D_TILES),)
                 for g in tl.static_range(HELD_GROUPS):
-                    columns, bit_columns = prompt_columns(held_weights[g], held_bits[g], HAS_WEIGHTS, HAS_ENTITIES)
+                    columns, bit_columns = prompt_columns(weights[g], bits[g], HAS_WEIGHTS, HAS_ENTITIES)
                     peak, total, out, plain_peak, plain_total = _attend_group(
-                        q, held_k[g], held_v[g], columns, bit_columns, owner, row_hidden, coefficient, peak, total, out,
+                        q, k[g], v[g], columns, bit_columns, owner, row_hidden, coefficient, peak, total, out,
                         plain_peak, plain_total, D_TILES, HAS_ENTITIES, RENORMALIZE, PRECISION,
                     )  # fmt: skip
             else:
                 for start in range(0, num_tokens, GROUP):
-                    weights, bits, k, v = _load_group(
-                        weights_ptr, weights_strides, bits_ptr, bits_strides, b, k_base, k_stride, v_base, v_stride,
-                        start, num_tokens, HEAD_DIM, D_TILES, TOKEN_TILES, HAS_WEIGHTS, HAS_ENTITIES,
+                    weights, bits = _load_tokens(
+                        weights_ptr, weights_strides, bits_ptr, bits_strides, b, start, num_tokens, TOKEN_TILES,
+                        HAS_WEIGHTS, HAS_ENTITIES,
                     )  # fmt: skip
+                    k = prompt_matrix(k_base, weights, start, k_stride, HEAD_DIM, D_TILES)
+                    v = prompt_matrix(v_base, weights, start, v_stride, HEAD_DIM, D_TILES)
                     columns, bit_columns = prompt_columns(weights, bits, HAS_WEIGHTS, HAS_ENTITIES)
                     peak, total, out, plain_peak, plain_total = _attend_group(
                         q, k, v, columns, bit_columns, owner, row_hidden, coefficient, peak, total, out, plain_peak,
@@ -311,10 +349,18 @@ def _swept_cross_attention_kernel(
             factor = 1.0 / tl.where(total > 0, total, 1.0)
             if not RENORMALIZE:
                 factor = tl.where(total > 0, tl.exp2(peak - plain_peak) / plain_total, 0.0)
-        out_base = row_base(head_base(out_ptr, b, h, out_strides, ALIGNED), first_row, out_stride)
-        store_channels(out_base, out, factor, rows, out_stride, left, HEAD_DIM, D_TILES)
-        if RETURN_OWNER and not SHARE_HEADS:
-            owner_base = owner_out_ptr + b * owner_out_strides[0] + h * owner_out_strides[1]
+            out_base = row_base(head_base(out_ptr, b, h, out_strides, ALIGNED), first_row, out_stride)
+            store_channels(out_base, out, factor, rows, out_stride, left, HEAD_DIM, D_TILES)
+    else:  # an empty text: zeros, and neither q, k nor v is read
+        for step in range(first_head, last_head):
+            h = tl.cast(step, tl.int64)
+            out_base = row_base(head_base(out_ptr, b, h, out_strides, ALIGNED), first_row, out_stride)
+            zeros = zero_channels(BLOCK_M, D_TILES)
+            factor = tl.full([BLOCK_M], 0.0, tl.float32)
+            store_channels(out_base, zeros, factor, rows, out_stride, left, HEAD_DIM, D_TILES)
+    if RETURN_OWNER and not SHARE_HEADS:
+        for step in range(first_head, last_head):
+            owner_base = owner_out_ptr + b * owner_out_strides[0] + tl.cast(step, tl.int64) * owner_out_strides[1]
             tl.store(owner_base + offs_m, reported.to(tl.int8), mask=offs_m < num_queries)
     if RETURN_OWNER and SHARE_HEADS:  # noqa: SIM102
         if first_head == 0:

@@ -25,7 +25,8 @@ class ModulatedProcessor:
     @staticmethod
     def split_heads(projected: torch.Tensor, heads: int) -> torch.Tensor:
         """[B, N, H*D] -> a view [B, H, N, D]."""
-        return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
+        batch, length, width = projected.shape
+        return projected.view(batch, length, heads, width // heads).transpose(1, 2)
 
     @staticmethod
     def project_out(attn: Any, out: torch.Tensor) -> torch.Tensor:
@@ -62,7 +63,7 @@ class SelfAttentionProcessor(ModulatedProcessor):
 class CrossAttentionProcessor(ModulatedProcessor):
     """Cross-attention in which each patch sees the words of its entity, with the weights of this step.
 
-    `text_key` and `text_value`, [R, T, H*D], are this layer's projections of the text. They are set at the start of a
+    `text_key` and `text_value`, [R, H, T, D], are this layer's projections of the text. They are set at the start of a
     run and changed in place; while modulation is on, they stand for encoder_hidden_states.
     """
 
@@ -96,7 +97,7 @@ class CrossAttentionProcessor(ModulatedProcessor):
         """Modulated attention of the patches, query [B, H, M, D], to the text; of query's shape."""
         state: Any = self.state
         rows, config = state.rows, state.config
-        key, value = (self.split_heads(part, query.shape[1]) for part in (self.text_key, self.text_value))
+        key, value = self.text_key, self.text_value
         attention = self.attention
         owner = attention.owner
         if owner is not None and owner.shape[1] != query.shape[2]:

@@ -22,7 +22,7 @@ def project_text(
     lora_scale: float,
     into: Projections,
 ) -> None:
-    """Project text embeddings [R, T, C] to the keys and values [R, T, H*D] of every layer.
+    """Project text embeddings [R, T, C] to the keys and values of every layer, [R, H, T, D] as views of [R, T, H*D].
 
     By the layers' own modules, so that adapters, offloading and quantisation take part, and under the LoRA scale that
     the UNet itself is about to apply.
@@ -44,6 +44,7 @@ def project_text(
                 key, value = attn.to_kv(text).chunk(2, dim=-1)
             else:
                 key, value = attn.to_k(text), attn.to_v(text)
+            key, value = (part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in (key, value))
             kept = into.get(processor)
             if kept is not None and (kept[0].shape, kept[0].dtype, kept[0].device) == (
                 key.shape,
@@ -53,7 +54,8 @@ def project_text(
                 kept[0].copy_(key)
                 kept[1].copy_(value)
             else:
-                into[processor] = key.contiguous(), value.contiguous()
+                # each densely, in the order of a projection: fused ones lie beside each other
+                into[processor] = tuple(part.transpose(1, 2).contiguous().transpose(1, 2) for part in (key, value))
 
 
 class _lora_scaled:

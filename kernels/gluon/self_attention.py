@@ -58,6 +58,9 @@ _D = gl.constexpr(HEAD_DIM)
 _PRODUCER_REGISTERS = gl.constexpr(PRODUCER_REGISTERS)
 _LOG2_E = gl.constexpr(1.4426950408889634)
 _MIN_TEMPERATURE = gl.constexpr(MIN_TEMPERATURE)
+# In log2: how far a steady reference is above the first tile's maximum; and the sum that shows that nothing overflowed.
+_MARGIN = gl.constexpr(6.0)
+_LARGEST_SUM = gl.constexpr(32768.0)
 
 
 @gluon.jit
@@ -73,25 +76,46 @@ def _produce(
     CONSUMERS: gl.constexpr,
     STAGES: gl.constexpr,
     BLOCK_N: gl.constexpr,
+    STEADY: gl.constexpr,
 ):
-    """The warp that loads: the queries of all consumers, then keys and values from the last tile to the first."""
-    q_desc, k_desc, v_desc, buffers, barriers, place = loads
-    q_buffers, k_buffers, v_buffers = buffers
-    q_full, k_full, k_empty, v_full, v_empty = barriers
-    b, h, first_row, steps = place
+    """The warp that loads: the queries of all consumers, then what these pass over."""
+    q_desc, _, _, buffers, barriers, place = loads
+    q_buffers, q_full, b, h, first_row = buffers[0], barriers[0], place[0], place[1], place[2]
     mbarrier.expect(q_full, CONSUMERS * _ROWS * _D * 2)
     for c in gl.static_range(CONSUMERS):
         _fetch(q_desc, b, h, first_row + c * _ROWS, q_full, q_buffers.index(c))
+    _produce_pass(loads, 0, STAGES, BLOCK_N)
+    if STEADY:  # noqa: SIM102 - compiled without it, the branch must not be there
+        if _is_decided(barriers, 1):
+            _produce_pass(loads, place[3], STAGES, BLOCK_N)
+
+
+@gluon.jit
+def _produce_pass(loads, begun, STAGES: gl.constexpr, BLOCK_N: gl.constexpr):
+    """Keys and values, a tile after another from the first, around the end. begun: how many were loaded before."""
+    _, k_desc, v_desc, buffers, barriers, place = loads
+    _, k_buffers, v_buffers = buffers
+    k_full, k_empty, v_full, v_empty = barriers[1], barriers[2], barriers[3], barriers[4]
+    b, h, _, steps, first_tile = place
     for i in range(steps):
-        stage = i % STAGES
-        before = ((i // STAGES) & 1) ^ 1
-        first_key = (steps - 1 - i) * BLOCK_N
+        stage = (begun + i) % STAGES
+        before = (((begun + i) // STAGES) & 1) ^ 1
+        tile = first_tile + i
+        first_key = (tile - gl.where(tile >= steps, steps, 0)) * BLOCK_N
         mbarrier.wait(k_empty.index(stage), before)
         mbarrier.expect(k_full.index(stage), BLOCK_N * _D * 2)
         _fetch(k_desc, b, h, first_key, k_full.index(stage), k_buffers.index(stage))
         mbarrier.wait(v_empty.index(stage), before)
         mbarrier.expect(v_full.index(stage), BLOCK_N * _D * 2)
         _fetch(v_desc, b, h, first_key, v_full.index(stage), v_buffers.index(stage))
+
+
+@gluon.jit
+def _is_decided(barriers, WARPS: gl.constexpr):
+    """Whether any consumer found its steady reference too low, once all have said so."""
+    decided, verdicts = barriers[5], barriers[6]
+    mbarrier.wait(decided, 0)
+    return gl.max(verdicts.load(gl.BlockedLayout([1], [32], [WARPS], [0])), 0) == 1
 
 
 @gluon.jit
@@ -103,12 +127,56 @@ def _consume(
     BLOCK_N: gl.constexpr,
     EVEN_KEYS: gl.constexpr,
     PING_PONG: gl.constexpr,
+    STEADY: gl.constexpr,
 ):
-    """64 queries against all keys. keys_left: how many the first tile has; ME: this consumer's number."""
-    out_desc, buffers, barriers, turns, place, keys_left, coefficient = given
+    """64 queries against all keys. ME: this consumer's number."""
+    out_desc, buffers, barriers, _, place, _, _ = given
+    q_buffer = buffers[0].index(ME)
+    dtype: gl.constexpr = q_buffer.dtype
+    mbarrier.wait(barriers[0], 0)
+    acc, total = _consume_pass(given, 0, 0, ME, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, STEADY)
+    if STEADY:
+        decided, verdicts = barriers[5], barriers[6]
+        LINE: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+        too_low = gl.max(gl.where(total < _LARGEST_SUM, 0, 1), 0)
+        verdicts.slice(ME, 1).store(gl.full([1], too_low, gl.int32, LINE))
+        mbarrier.arrive(decided, count=1)
+        if _is_decided(barriers, 4):
+            steps = place[3]
+            acc, total = _consume_pass(
+                given, steps, steps - 1, ME, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, False
+            )
+    q_buffer.store((acc * (1.0 / total)[:, None]).to(dtype))  # every product with these queries is done
+    fence_async_shared()
+    block = q_buffer.reshape(out_desc.block_shape)
+    _store(out_desc, [place[0], place[2] + ME * _ROWS, place[1], 0], block)
+    tma.store_wait(0)
+
+
+@gluon.jit
+def _sums_by_column(p):
+    """What a thread has of each row, in 8 columns: no lane has to ask another."""
+    return gl.sum(p.reshape([p.shape[0], p.shape[1] // 8, 8]), 1)
+
+
+@gluon.jit
+def _consume_pass(
+    given,
+    begun,
+    turns_before,
+    ME: gl.constexpr,
+    CONSUMERS: gl.constexpr,
+    STAGES: gl.constexpr,
+    BLOCK_N: gl.constexpr,
+    EVEN_KEYS: gl.constexpr,
+    PING_PONG: gl.constexpr,
+    STEADY: gl.constexpr,
+):
+    """All keys once. begun: how many tiles were loaded before. The unnormalised output and the sums of its rows."""
+    _, buffers, barriers, turns, place, keys_left, coefficient = given
     q_buffers, k_buffers, v_buffers = buffers
-    q_full, k_full, k_empty, v_full, v_empty = barriers
-    b, h, first_row, steps = place
+    k_full, k_empty, v_full, v_empty = barriers[1], barriers[2], barriers[3], barriers[4]
+    steps = place[3]
     q_buffer = q_buffers.index(ME)
     my_turn, next_turn = turns.index(ME), turns.index((ME + 1) % CONSUMERS)
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
@@ -118,53 +186,60 @@ def _consume(
     zero = gl.zeros([_ROWS, BLOCK_N], gl.float32, SCORES)
     acc = gl.zeros([_ROWS, _D], gl.float32, OUT)
 
-    mbarrier.wait(q_full, 0)
-    mbarrier.wait(k_full.index(0), 0)
-    product = warpgroup_mma(q_buffer, k_buffers.index(0).permute((1, 0)), zero, use_acc=False, is_async=True)
+    stage = begun % STAGES
+    mbarrier.wait(k_full.index(stage), (begun // STAGES) & 1)
+    product = warpgroup_mma(q_buffer, k_buffers.index(stage).permute((1, 0)), zero, use_acc=False, is_async=True)
     scores = warpgroup_mma_wait(0, deps=(product,))
-    mbarrier.arrive(k_empty.index(0), count=1)
+    mbarrier.arrive(k_empty.index(stage), count=1)
     if not EVEN_KEYS:
         offs_n = gl.arange(0, BLOCK_N, gl.SliceLayout(0, SCORES))
         scores = gl.where((offs_n < keys_left)[None, :], scores, float("-inf"))
-    running_max = gl.max(scores, 1) * coefficient
-    p = gl.exp2(scores * coefficient - running_max[:, None])
-    running_sum = gl.sum(p, 1)
+    reference = gl.max(scores, 1) * coefficient
+    if STEADY:
+        reference = reference + _MARGIN
+    p = gl.exp2(scores * coefficient - reference[:, None])
+    sums = _sums_by_column(p)
     weights = gl.convert_layout(p.to(dtype), WEIGHTS)
     for i in range(1, steps):
-        stage = i % STAGES
-        last = (i - 1) % STAGES  # of the values that are to be added
-        mbarrier.wait(v_full.index(last), ((i - 1) // STAGES) & 1)
+        stage = (begun + i) % STAGES
+        last = (begun + i - 1) % STAGES  # of the values that are to be added
+        mbarrier.wait(v_full.index(last), ((begun + i - 1) // STAGES) & 1)
         if i == 1:
-            mbarrier.wait(k_full.index(stage), (i // STAGES) & 1)
+            mbarrier.wait(k_full.index(stage), ((begun + 1) // STAGES) & 1)
         if PING_PONG:
-            mbarrier.wait(my_turn, (i - 1 + (1 if ME == 0 else 0)) & 1)
+            mbarrier.wait(my_turn, (turns_before + i - 1 + (1 if ME == 0 else 0)) & 1)
         product = warpgroup_mma(q_buffer, k_buffers.index(stage).permute((1, 0)), zero, use_acc=False, is_async=True)
-        sums = warpgroup_mma(weights, v_buffers.index(last), acc, is_async=True)
+        added = warpgroup_mma(weights, v_buffers.index(last), acc, is_async=True)
         if PING_PONG:
             mbarrier.arrive(next_turn, count=1)
         scores = warpgroup_mma_wait(1, deps=(product,))  # [64, BLOCK_N]
-        mbarrier.arrive(k_empty.index(stage), count=1)
-        tile_max = gl.maximum(running_max, gl.max(scores, 1) * coefficient)
-        p = gl.exp2(scores * coefficient - tile_max[:, None])
-        rescale = gl.exp2(running_max - tile_max)
-        running_sum = running_sum * rescale + gl.sum(p, 1)
-        running_max = tile_max
-        # The branch that keeps the wait for the sums behind the exponentials, see above.
-        mbarrier.wait(k_full.index((i + 1) % STAGES), ((i + 1) // STAGES) & 1, pred=i + 1 < steps)
-        acc, p = warpgroup_mma_wait(0, deps=(sums, p))
+        if STEADY:
+            p = gl.exp2(scores * coefficient - reference[:, None])
+            sums = sums + _sums_by_column(p)
+        else:
+            mbarrier.arrive(k_empty.index(stage), count=1)
+            tile_max = gl.maximum(reference, gl.max(scores, 1) * coefficient)
+            p = gl.exp2(scores * coefficient - tile_max[:, None])
+            rescale = gl.exp2(reference - tile_max)
+            by_row = gl.convert_layout(rescale, gl.SliceLayout(1, sums.type.layout))
+            sums = sums * by_row[:, None] + _sums_by_column(p)
+            reference = tile_max
+        # The branch that keeps the wait for the second product behind the exponentials, see above.
+        upcoming = begun + i + 1
+        mbarrier.wait(k_full.index(upcoming % STAGES), (upcoming // STAGES) & 1, pred=i + 1 < steps)
+        acc, p = warpgroup_mma_wait(0, deps=(added, p))
+        if STEADY:
+            mbarrier.arrive(k_empty.index(stage), count=1)
         mbarrier.arrive(v_empty.index(last), count=1)
-        acc = acc * gl.convert_layout(rescale, gl.SliceLayout(1, OUT))[:, None]
+        if not STEADY:
+            acc = acc * gl.convert_layout(rescale, gl.SliceLayout(1, OUT))[:, None]
         weights = gl.convert_layout(p.to(dtype), WEIGHTS)
-    last = (steps - 1) % STAGES
-    mbarrier.wait(v_full.index(last), ((steps - 1) // STAGES) & 1)
-    sums = warpgroup_mma(weights, v_buffers.index(last), acc, is_async=True)
-    acc = warpgroup_mma_wait(0, deps=(sums,))
-    out = acc * gl.convert_layout(1.0 / running_sum, gl.SliceLayout(1, OUT))[:, None]
-    q_buffer.store(out.to(dtype))  # nobody else reads these queries, and every product with them is done
-    fence_async_shared()
-    block = q_buffer.reshape(out_desc.block_shape)
-    _store(out_desc, [b, first_row + ME * _ROWS, h, 0], block)
-    tma.store_wait(0)
+    final = begun + steps - 1
+    mbarrier.wait(v_full.index(final % STAGES), (final // STAGES) & 1)
+    added = warpgroup_mma(weights, v_buffers.index(final % STAGES), acc, is_async=True)
+    acc = warpgroup_mma_wait(0, deps=(added,))
+    mbarrier.arrive(v_empty.index(final % STAGES), count=1)
+    return acc, gl.convert_layout(gl.sum(sums, 1), gl.SliceLayout(1, OUT))
 
 
 # a kernel for every number of keys, and for every layout of temperatures, is none the faster
@@ -185,6 +260,7 @@ def _self_attention_kernel(
     HAS_TEMPERATURE: gl.constexpr,
     EVEN_KEYS: gl.constexpr,
     PING_PONG: gl.constexpr,
+    STEADY: gl.constexpr,
 ):
     """One program: 64 * CONSUMERS queries of one row and head against all of its keys.
 
@@ -202,6 +278,9 @@ def _self_attention_kernel(
     first_row = gl.program_id(0) * (_ROWS * CONSUMERS)
     steps = (num_keys + BLOCK_N - 1) // BLOCK_N
     keys_left = num_keys - (steps - 1) * BLOCK_N
+    first_tile = steps - 1  # the ragged one: it alone is masked
+    if EVEN_KEYS:
+        first_tile = gl.minimum((first_row + _ROWS * CONSUMERS // 2) // BLOCK_N, steps - 1)
 
     dtype: gl.constexpr = q_desc.dtype
     QUERIES: gl.constexpr = gl.NVMMASharedLayout.get_default_for([_ROWS, _D], dtype)
@@ -215,6 +294,11 @@ def _self_attention_kernel(
     k_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    decided = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    verdicts = gl.allocate_shared_memory(gl.int32, [4], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    if STEADY:
+        verdicts.store(gl.full([4], 0, gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
+        mbarrier.init(decided, count=CONSUMERS)
     mbarrier.init(q_full, count=1)
     for c in gl.static_range(CONSUMERS):
         mbarrier.init(turns.index(c), count=1)
@@ -226,15 +310,15 @@ def _self_attention_kernel(
     fence_async_shared()
 
     buffers = (q_buffers, k_buffers, v_buffers)
-    barriers = (q_full, k_full, k_empty, v_full, v_empty)
-    place = (b, h, first_row, steps)
+    barriers = (q_full, k_full, k_empty, v_full, v_empty, decided, verdicts)
+    place = (b, h, first_row, steps, first_tile)
     given = (out_desc, buffers, barriers, turns, place, keys_left, coefficient)
     loads = (q_desc, k_desc, v_desc, buffers, barriers, place)
     if CONSUMERS == 1:
         gl.warp_specialize(
             [
-                (_consume, (given, 0, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG)),
-                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N)),
+                (_consume, (given, 0, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, STEADY)),
+                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N, STEADY)),
             ],
             [1],
             [_PRODUCER_REGISTERS],
@@ -242,9 +326,9 @@ def _self_attention_kernel(
     elif CONSUMERS == 2:
         gl.warp_specialize(
             [
-                (_consume, (given, 0, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG)),
-                (_consume, (given, 1, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG)),
-                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N)),
+                (_consume, (given, 0, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, STEADY)),
+                (_consume, (given, 1, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, STEADY)),
+                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N, STEADY)),
             ],
             [4, 1],
             [REGISTERS, _PRODUCER_REGISTERS],
@@ -252,10 +336,10 @@ def _self_attention_kernel(
     else:
         gl.warp_specialize(
             [
-                (_consume, (given, 0, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG)),
-                (_consume, (given, 1, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG)),
-                (_consume, (given, 2, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG)),
-                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N)),
+                (_consume, (given, 0, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, STEADY)),
+                (_consume, (given, 1, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, STEADY)),
+                (_consume, (given, 2, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, PING_PONG, STEADY)),
+                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N, STEADY)),
             ],
             [4, 4, 1],
             [REGISTERS, REGISTERS, _PRODUCER_REGISTERS],
@@ -326,6 +410,7 @@ def describe_self_attention(
         )
         return Launch(lone, grid, arguments)
     arguments |= dict(
+        STEADY="steady" in tiles.options,
         CONSUMERS=consumers,
         REGISTERS=tiles.max_registers,
         PING_PONG="ping_pong" in tiles.options and consumers > 1,

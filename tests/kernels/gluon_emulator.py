@@ -121,6 +121,9 @@ class Shared:
             raise Hazard(f"index {int(index)} of {self.shape[0]} buffers")
         return self._like(self.view[int(index)])
 
+    def slice(self, start, length) -> "Shared":
+        return self._like(self.view[start : start + length])
+
     def permute(self, order) -> "Shared":
         return self._like(self.view.permute(*order))
 
@@ -207,7 +210,7 @@ class _Program:
     # what the kernel's functions come to
 
     def allocate(self, dtype: torch.dtype, shape) -> Shared:
-        values = torch.full(tuple(int(n) for n in shape), 0 if dtype == torch.int64 else torch.nan, dtype=dtype)
+        values = torch.full(tuple(int(n) for n in shape), -1 if not dtype.is_floating_point else torch.nan, dtype=dtype)
         self._memories.append(_Memory(values))
         return Shared(self, self._memories[-1], values)
 
@@ -331,7 +334,7 @@ class _Program:
     def _start(self, functions: list[Callable[[], None]]) -> list[_Partition]:
         started = []
         for function in functions:
-            name = f"partition {len(self._partitions)}"
+            name = f"partition {len(self._partitions) + len(started)}"
             partition = _Partition(threading.Thread(name=name, daemon=True), threading.Semaphore(0))
             partition.thread.run = lambda f=function, p=partition: self._live(f, p)  # type: ignore[method-assign]
             started.append(partition)
@@ -447,14 +450,16 @@ def _language(program: _Program) -> dict[str, Any]:
         if pred:
             bar.barrier.arrive(count)
 
-    layouts = ("NVMMADistributedLayout", "DotOperandLayout", "SliceLayout")
+    layouts = ("NVMMADistributedLayout", "DotOperandLayout", "SliceLayout", "BlockedLayout", "SwizzledSharedLayout")
     gl = SimpleNamespace(
         **dict.fromkeys(layouts, lambda *given: None),
         NVMMASharedLayout=SimpleNamespace(get_default_for=lambda *given: None),
         float16=torch.float16,
         bfloat16=torch.bfloat16,
         float32=torch.float32,
+        int32=torch.int32,
         int64=torch.int64,
+        full=lambda shape, value, dtype, layout=None: torch.full(tuple(shape), int(value), dtype=dtype),
         static_range=range,
         program_id=lambda axis: torch.tensor(program.ids[axis]),
         load=lambda pointer: pointer.memory.view(-1)[pointer.offset],

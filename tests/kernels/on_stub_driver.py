@@ -267,3 +267,71 @@ def test_gradients_are_refused_on_the_short_way_too():
     q = projected().clone().requires_grad_()
     with torch.enable_grad(), pytest.raises(ValueError, match="q requires grad"):
         attend(q=q)
+
+
+# Four descriptors and a temperature: each descriptor is followed by its sizes and strides.
+DESCRIPTORS = {"q": 0, "k": 9, "v": 18, "out": 28}
+
+
+@pytest.fixture
+def descriptors(library):
+    """What the last launch was given for each of the four."""
+    ctypes.c_int.in_dll(library, "asked_for").value = len(DESCRIPTORS)
+    (ctypes.c_int * 8).in_dll(library, "asked")[: len(DESCRIPTORS)] = list(DESCRIPTORS.values())
+    maps = (ctypes.c_uint64 * 16 * 8).in_dll(library, "launched")
+    yield lambda: {name: list(maps[i]) for i, name in enumerate(DESCRIPTORS)}
+    ctypes.c_int.in_dll(library, "asked_for").value = 0
+
+
+@pytest.fixture(params=["consumers", "alone"])
+def hopper_tiles(request, monkeypatch):
+    """The table prefers a Gluon kernel."""
+    options = ("ping_pong",) if request.param == "consumers" else ("alone", "steady")
+    tiles = tile_table.Tiles(128, 64, 4, 2, max_registers=160, options=options, kernel="gluon")
+    table = tile_table.table()
+    monkeypatch.setattr(table, "entries", dict(table.entries))
+    monkeypatch.setattr(table, "generation", table.generation)
+    table.install([tile_table.Entry("self_attention", "sm_90", 64, "short", tiles)])
+    return tiles
+
+
+def described(x: torch.Tensor, rows: int) -> list[int]:
+    """A descriptor of [B, length, H, D], innermost first."""
+    batch, heads, length, head_dim = x.shape
+    strides = [2 * x.stride(i) for i in (1, 2, 0)]
+    return [x.data_ptr(), 4, head_dim, heads, length, batch, 0, *strides, 0, head_dim, 1, rows, 1, 0]
+
+
+def test_descriptors_of_a_plan(hopper_tiles, descriptors, triton_is_out_of_reach, launches):
+    """Of other addresses than the plan was made with, and of strides of their own."""
+    rows = 128 if "alone" in hopper_tiles.options else 64
+    attend(projected(100), projected(70))
+    triton_is_out_of_reach()
+    for _ in range(2):
+        q, k = projected(100), projected(70)
+        out = attend(q, k)
+        assert descriptors() == {
+            "q": described(q, rows), "k": described(k, 64), "v": described(k, 64), "out": described(out, rows),
+        }  # fmt: skip
+    assert launches() == 3
+    assert len(own._plans) == 1
+
+
+def test_what_a_descriptor_cannot_say_goes_to_triton_s_kernel(hopper_tiles):
+    attend(projected(100))
+    attend(unaligned())
+    attend(projected().expand(2, 2, 16, 64)[:, :1].expand(2, 2, 16, 64))
+    ops.trusted_self_attention(*[projected().float()] * 3, backend="triton")
+    hopper, *others = own._plans._plans.values()
+    assert hopper.descriptors
+    assert len(others) == 3
+    assert not any(other.descriptors for other in others)
+
+
+def test_many_addresses_do_not_add_up(hopper_tiles, monkeypatch):
+    monkeypatch.setattr(plan, "LIMIT", 3)
+    tensors = [projected() for _ in range(8)]
+    for q in tensors:
+        attend(q)
+    (known,) = own._plans._plans.values()
+    assert 1 <= len(known.descriptors[0].ready) <= 3
