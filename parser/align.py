@@ -279,7 +279,10 @@ def load_tokenizer(folder: str | PathLike[str]) -> Any:
         raise FileNotFoundError(
             f"{path} has no {' and no '.join(missing)}: a CLIP tokenizer needs both, or tokenizer.json"
         )
-    from transformers import CLIPTokenizer, CLIPTokenizerFast  # seconds to import, and needed only here
+    from transformers import (
+        CLIPTokenizer,  # seconds to import, and needed only here
+        CLIPTokenizerFast,  # type: ignore[attr-defined]  # made when it is asked for
+    )
 
     try:
         if (path / "tokenizer_config.json").is_file():

@@ -198,7 +198,6 @@ def _hide(text: str, marks: list[Mark], characters: list[str], notation: Notatio
 def _cut(plain: str, borders: list[tuple[int, str]], notation: Notation) -> str:
     """Find the segments; line breaks, bullets and labels become blanks."""
     characters = list(plain)
-    pieces: list[tuple[int, int, str]] = []
     cuts = {0: "line"} | dict(borders)
     for match in re.finditer(r"[\n\r\u2028\u2029\x0b\x0c]", plain):
         soft = _is_soft(plain, match.start())
