@@ -13,6 +13,7 @@ BENCHMARKS = {
     "kernels": ("bench_kernels", "both attention benchmarks and their pictures"),
     "ledger": ("ledger", "what one step of SDXL issues, counted without a GPU"),
     "parser": ("parser", "what the parser reads right, and how fast"),
+    "parser-field": ("parser_field", "what the parser reads right of prompts as people type them, with intervals"),
     "self-attention": (
         "bench_self_attention",
         "self-attention with a temperature against plain attention by everybody else",

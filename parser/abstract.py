@@ -6,14 +6,21 @@ Rules of the same form as those in `roles`, which lists them all.
 from attnmod.parser.chunks import Chunk
 from attnmod.parser.lexicon import (
     ABSTRACTIONS,
+    ANIMATE,
     ARTICLES,
     ASPECTS,
+    BODY_PARTS,
+    CLOTHING,
+    COLOURS,
     EVENTS,
     HOLDING,
     ONLOOKERS,
+    PARTS,
     TAKEN,
     TAKING,
+    TOOLS,
     VERDICTS,
+    VISIBLE,
     singular,
 )
 from attnmod.parser.reading import Reading
@@ -75,7 +82,7 @@ def abstraction(reading: Reading) -> None:
         follows = _follows(reading, before, chunk, gap)
         comment = reading.pos(chunk.first - 1) == "comma" or reading.word(chunk.first - 1) == "for"
         apart = comment and (noun in VERDICTS or _is_of_the_unseen(reading, chunk))
-        if (chunk.role == "entity" and (noun in ABSTRACTIONS or apart)) or (
+        if (chunk.role == "entity" and (noun in ABSTRACTIONS or apart or _is_unseen(reading, chunk))) or (
             follows and chunk.role in ("entity", "action")
         ):
             chunk.parent = None
@@ -90,6 +97,15 @@ def abstraction(reading: Reading) -> None:
             before = chunk  # "telling a story of growth"
         else:
             before = None
+
+
+def _is_unseen(reading: Reading, chunk: Chunk) -> bool:
+    """Whether the lexicon knows no use of the noun for a thing that can be seen."""
+    noun = reading.noun(chunk)
+    if noun is None or noun.kind not in "ad" or noun.seen > 0 or noun.noun < 3 or (chunk.count or 1) > 1:
+        return False
+    one = singular(reading.head(chunk))
+    return one not in VISIBLE | PARTS | BODY_PARTS | CLOTHING | ANIMATE | TOOLS | COLOURS and not chunk.head_text
 
 
 def _is_of_the_unseen(reading: Reading, chunk: Chunk) -> bool:
@@ -115,7 +131,8 @@ def predicate_noun(reading: Reading) -> None:
         place = chunk.first - 1
         while reading.pos(place) == "adverb":
             place -= 1
-        if chunk.role != "entity" or chunk.negated or reading.pos(place) != "be" or not chunk.opener:
+        bare = not chunk.opener and not reading.words[chunk.head].plural and place == chunk.first - 1
+        if chunk.role != "entity" or chunk.negated or reading.pos(place) != "be" or not (chunk.opener or bare):
             continue
         said = {singular(reading.word(part)) for part in range(chunk.first, chunk.head)}
         if chunk.rule == "partitive" and said & ASPECTS:
@@ -126,7 +143,7 @@ def predicate_noun(reading: Reading) -> None:
         if reading.pos(subject.first - 1) == "preposition":
             continue  # "next to the car is a dog"
         chunk.role, chunk.rule = "other", "predicate_noun"
-        if chunk.opener in ARTICLES:
+        if chunk.opener in ARTICLES or bare:
             chunk.role, chunk.parent = "attribute", subject
             subject.extras.append((chunk.first, chunk.stop))
             reading.linked.update(range(subject.stop, chunk.first))

@@ -9,13 +9,13 @@ Nothing here imports torch or spaCy, and only `load_tokenizer` imports transform
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from attnmod.parser.owners import Owners
 from attnmod.parser.prompt import Prompt, Token
 
 CLIP_LENGTH = 77  # positions of CLIP's text encoders, used where a tokenizer does not say
@@ -84,9 +84,11 @@ def align_tokens(
     if room < 0:
         raise ValueError(f"length is {length}: it must be at least {has_bos + has_eos}, for the special tokens")
     body = offsets[has_bos : len(offsets) - has_eos]
-    seen_by = [_visible_to(prompt, span) for span in body]
     windows = _windows(_endings(prompt, tokenizer, ids[has_bos:], body, split), room, chunks)
 
+    # what the text encoder does not read needs no owner
+    owners = Owners(prompt)
+    seen_by = [_visible_to(prompt, owners, span) for span in body[: windows[-1][1]]]
     tokens: list[Token] = []
     pad = str(getattr(tokenizer, "pad_token", None) or "")
     for first, stop in windows:
@@ -99,7 +101,7 @@ def align_tokens(
             tokens.append(Token(len(tokens), str(tokenizer.eos_token), "eos"))
         while len(tokens) % length:
             tokens.append(Token(len(tokens), pad, "pad"))
-    return prompt.with_tokens(tokens, _losses(prompt, body, seen_by, windows[-1][1], len(tokens)))
+    return prompt.with_tokens(tokens, _losses(prompt, body, seen_by, len(tokens)))
 
 
 def _endings(
@@ -136,27 +138,24 @@ def _windows(endings: Sequence[frozenset[str]], room: int, count: int | None) ->
     return windows
 
 
-def _visible_to(prompt: Prompt, span: Offsets) -> tuple[int, ...]:
+def _visible_to(prompt: Prompt, owners: Owners, span: Offsets) -> tuple[int, ...]:
     """Ids of the entities that see the token over these characters, ascending; empty for a global token."""
-    owner = None if _is_empty(span) else prompt.owner(*span)
+    owner = None if _is_empty(span) else owners.of(*span)
     return () if owner is None else tuple(sorted((owner, *prompt.ancestors(owner))))
 
 
-def _losses(
-    prompt: Prompt, body: Sequence[Offsets], seen_by: Sequence[tuple[int, ...]], room: int, length: int
-) -> Iterator[str]:
+def _losses(prompt: Prompt, body: Sequence[Offsets], seen_by: Sequence[tuple[int, ...]], length: int) -> Iterator[str]:
     """Sentences on entities that lost tokens, by truncation or because a token reaches over their edge."""
     halved, dropped, blurred = [], [], []
-    before = Counter(chain.from_iterable(seen_by))
-    after = Counter(chain.from_iterable(seen_by[:room]))
+    room = len(seen_by)
+    reached = body[room][0] if room < len(body) else len(prompt.text)  # the first character that is not read
+    found = set(chain.from_iterable(seen_by))
     for entity in prompt.entities:
         if entity.negated:
             continue
-        if before[entity.id] == 0:
-            blurred.append(entity.text)
-        elif after[entity.id] == 0:
-            dropped.append(entity.text)
-        elif after[entity.id] < before[entity.id]:
+        if entity.id not in found:
+            (dropped if entity.span[1] > reached else blurred).append(entity.text)
+        elif entity.span[1] > reached:
             halved.append(entity.text)
     if len(body) > room:
         yield f"the prompt has {len(body)} tokens and the text encoder reads {room} of them ({length} positions)"
@@ -262,23 +261,38 @@ def _encodable(text: str) -> str:
 
 
 def load_tokenizer(folder: str | PathLike[str]) -> Any:
-    """The CLIP tokenizer in a folder that has vocab.json and merges.txt, such as a pipeline's `tokenizer`.
+    """The CLIP tokenizer in a folder that has vocab.json and merges.txt, or tokenizer.json, as a pipeline's
+    `tokenizer`.
 
     Raises:
-        FileNotFoundError: the folder or one of the two files is missing.
+        FileNotFoundError: the folder or the files are missing.
+        ValueError: no tokenizer can be made of them.
     """
     path = Path(folder)
     if not path.is_dir():
-        raise FileNotFoundError(f"no tokenizer folder at {path}: it must be a folder with vocab.json and merges.txt")
+        raise FileNotFoundError(
+            f"no tokenizer folder at {path}: it must be a folder with vocab.json and merges.txt, or tokenizer.json"
+        )
+    whole = (path / "tokenizer.json").is_file()
     missing = [name for name in ("vocab.json", "merges.txt") if not (path / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{path} has no {' and no '.join(missing)}: a CLIP tokenizer needs both")
-    from transformers import CLIPTokenizer  # seconds to import, and needed only here
+    if missing and not whole:
+        raise FileNotFoundError(
+            f"{path} has no {' and no '.join(missing)}: a CLIP tokenizer needs both, or tokenizer.json"
+        )
+    from transformers import (
+        CLIPTokenizer,  # seconds to import, and needed only here
+        CLIPTokenizerFast,  # type: ignore[attr-defined]  # made when it is asked for
+    )
 
-    if (path / "tokenizer_config.json").is_file():
-        tokenizer = CLIPTokenizer.from_pretrained(str(path), local_files_only=True)
-    else:
-        tokenizer = CLIPTokenizer(str(path / "vocab.json"), str(path / "merges.txt"))
+    try:
+        if (path / "tokenizer_config.json").is_file():
+            tokenizer = CLIPTokenizer.from_pretrained(str(path), local_files_only=True)
+        elif whole:
+            tokenizer = CLIPTokenizerFast(tokenizer_file=str(path / "tokenizer.json"))
+        else:
+            tokenizer = CLIPTokenizer(str(path / "vocab.json"), str(path / "merges.txt"))
+    except Exception as error:  # whatever a library makes of a broken file
+        raise ValueError(f"no tokenizer can be made of {path}: {type(error).__name__}: {error}") from error
     if tokenizer.model_max_length > 100_000:
         tokenizer.model_max_length = CLIP_LENGTH
     return tokenizer

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 
@@ -56,6 +57,19 @@ def check_span(name: str, value: Any) -> None:
     whole = isinstance(value, tuple) and len(value) == 2 and all(type(edge) is int for edge in value)
     if not whole or not 0 <= value[0] < value[1]:
         raise ValueError(f"{name} is {value!r}: it must be (start, end) with 0 <= start < end")
+
+
+def check_mentions(name: str, value: Any, first: tuple[int, int]) -> None:
+    """Spans of one entity: the first one given, the others behind each other, none overlapping."""
+    if not isinstance(value, tuple):
+        raise ValueError(f"{name} is {value!r}: it must be a tuple of (start, end)")
+    for one in value:
+        check_span(name, one)
+    ordered = sorted(value)
+    if value[0] != first or list(value[1:]) != sorted(value[1:]):
+        raise ValueError(f"{name} is {value!r}: it must begin with the entity's span, {first}, and then ascend")
+    if any(before[1] > after[0] for before, after in pairwise(ordered)):
+        raise ValueError(f"{name} is {value!r}: mentions must not overlap")
 
 
 def check_keys(name: str, data: Any, *, required: Sequence[str], optional: Sequence[str] = ()) -> None:

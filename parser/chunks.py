@@ -38,12 +38,13 @@ class Chunk:
         modifiers: the words that become attributes.
         opener: its first determiner, possessive or number in lower case, or "".
         count: how many, or None.
-        role: entity, scene, style, relation, action or other.
+        role: entity, mention, attribute, scene, style, relation, action or other.
         rule: the name of the rule that decided last.
         parent: the chunk that this one is worn by, held by or a part of.
         height: how many levels of children are below.
         extras: further words of the entity, as (first, stop): predicates, quoted text.
         head_text: the noun's text if it stands elsewhere ("two green and one grey parrot").
+        same: of a mention, what it mentions.
     """
 
     first: int
@@ -59,6 +60,12 @@ class Chunk:
     negated: bool = False
     extras: list[tuple[int, int]] = field(default_factory=list)
     head_text: str = ""
+    same: "Chunk | None" = None
+
+    @property
+    def is_thing(self) -> bool:
+        """Whether parts can nest here: an entity, or a mention of one."""
+        return self.role == "entity" or (self.role == "mention" and self.same is not None)
 
     def root(self) -> "Chunk":
         return self.chain()[-1]
@@ -66,17 +73,62 @@ class Chunk:
     def chain(self) -> "list[Chunk]":
         """This chunk, its parent, and so on."""
         chain: list[Chunk] = [self]
-        while (parent := chain[-1].parent) is not None:
+        while (parent := _above(chain[-1])) is not None:
+            if any(parent is one for one in chain):
+                break  # no rule makes a ring, and any text must give a Prompt
             chain.append(parent)
         return chain
 
 
+# words before the noun's adjectives: "all of the other two". More are no sentence, and each would be read anew from
+# here
+_MOST_OPENERS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What stands at and after each word, found once from right to left.
+
+    Attributes:
+        noun: whether modifiers, if any, and then a noun stand here.
+        modified: whether at least one adjective, colour or material and then a noun stand here, without an opener.
+    """
+
+    noun: list[bool]
+    modified: list[bool]
+
+
+def look_ahead(words: list[Word]) -> Ahead:
+    noun, modified = [False] * (len(words) + 1), [False] * (len(words) + 1)
+    for place in range(len(words) - 1, -1, -1):
+        word = words[place]
+        named = word.pos == "noun"
+        if word.pos in ("comma", "conjunction"):
+            after = words[place - 1].pos if place else ""
+            noun[place] = modified[place + 1] and after in ("adjective", "noun", "verb")
+        else:
+            describes = word.pos in ("adjective", "adverb") or (
+                word.pos == "verb" and (word.participle or word.modifier)
+            )
+            describes = describes and word.lower not in WEARING | HOLDING | HAVING
+            noun[place] = named or (describes and noun[place + 1])
+        starts = word.pos in ("adjective", "adverb") or (word.pos == "verb" and word.participle)
+        starts = starts or (named and word.lower in COLOURS | MATERIALS)
+        modified[place] = starts and noun[place + 1]
+    return Ahead(noun, modified)
+
+
+def _above(chunk: Chunk) -> Chunk | None:
+    return chunk.parent if chunk.parent is not None or chunk.same is None else chunk.same.parent
+
+
 def find_chunks(words: list[Word]) -> list[Chunk]:
     """All noun phrases, from left to right."""
+    ahead = look_ahead(words)
     chunks = []
     place = 0
     while place < len(words):
-        chunk = _read_chunk(words, place)
+        chunk = _read_chunk(words, place, ahead)
         if chunk is None:
             place += 1
         else:
@@ -85,18 +137,18 @@ def find_chunks(words: list[Word]) -> list[Chunk]:
     return chunks
 
 
-def _read_chunk(words: list[Word], first: int) -> Chunk | None:
+def _read_chunk(words: list[Word], first: int, ahead: Ahead) -> Chunk | None:
     """The noun phrase that begins at this word, if one does."""
     place = first
     number: int | None = None
-    while place < len(words):
+    while place < min(len(words), first + _MOST_OPENERS):
         word = words[place]
         if word.pos == "possessive" and place == first and word.lower.startswith(("'", "\u2019")):
             return None  # the 's of an owner belongs to neither phrase
         half = word.lower == "half" and place + 2 < len(words) and words[place + 2].lower in DOZENS
         if half and words[place + 1].lower == "a":  # "half a dozen eggs"
             number, place = DOZENS[words[place + 2].lower] // 2, place + 2
-        elif word.lower in DOZENS and place + 1 < len(words) and leads_to_noun(words, place + 1):
+        elif word.lower in DOZENS and place + 1 < len(words) and ahead.noun[place + 1]:
             number = DOZENS[word.lower] * (number or 1)
         elif word.pos == "number" and place + 1 < len(words):
             value = count_word(word.lower)
@@ -114,7 +166,7 @@ def _read_chunk(words: list[Word], first: int) -> Chunk | None:
     while place < len(words):
         if words[place].pos == "noun":
             nouns.append(place)
-        elif _modifies(words, place, bool(opener), led, nouns, modifiers):
+        elif _modifies(words, place, ahead, bool(opener), led, nouns, modifiers):
             if words[place].pos == "conjunction":
                 modifiers, nouns = [*modifiers, *nouns], []  # the "gold" of "gold and white vase" was no noun
             elif words[place].pos != "comma":
@@ -133,26 +185,28 @@ def _read_chunk(words: list[Word], first: int) -> Chunk | None:
     return chunk
 
 
-def _modifies(words: list[Word], place: int, opened: bool, led: bool, nouns: list[int], modifiers: list[int]) -> bool:
+def _modifies(
+    words: list[Word], place: int, ahead: Ahead, opened: bool, led: bool, nouns: list[int], modifiers: list[int]
+) -> bool:
     """Whether this word, not a noun, goes on with the phrase."""
     word = words[place]
     if nouns and word.pos != "conjunction":
         # after a noun only "gold colored", "snow covered" and the like lead on to another noun
-        return word.lower in JOINED_PARTICIPLES and leads_to_noun(words, place + 1)
+        return word.lower in JOINED_PARTICIPLES and ahead.noun[place + 1]
     if word.pos == "adjective":
-        return leads_to_noun(words, place + 1)
+        return ahead.noun[place + 1]
     if word.pos == "number":
-        return (opened or count_word(word.lower) is None) and leads_to_noun(words, place + 1)
+        return (opened or count_word(word.lower) is None) and ahead.noun[place + 1]
     if word.pos == "adverb":
         # right before a noun, a word said to be an adverb ("a round pendant") is none if the phrase is open
-        return (opened or not _is_noun(words, place + 1)) and leads_to_noun(words, place + 1)
+        return (opened or not _is_noun(words, place + 1)) and ahead.noun[place + 1]
     if word.pos == "verb" and word.lower not in WEARING | HOLDING | HAVING:
         may = word.modifier or (opened and not modifiers) or (word.participle and (opened or bool(modifiers)))
-        return may and leads_to_noun(words, place + 1)
+        return may and ahead.noun[place + 1]
     if word.pos == "comma":
-        return led and bool(modifiers) and word.text == "," and adjectives_then_noun(words, place + 1)
+        return led and bool(modifiers) and word.text == "," and ahead.modified[place + 1]
     if word.pos == "conjunction":
-        return _is_pair(words, place, nouns, modifiers)
+        return _is_pair(words, place, ahead, nouns, modifiers)
     return False
 
 
@@ -160,44 +214,18 @@ def _is_noun(words: list[Word], place: int) -> bool:
     return place < len(words) and words[place].pos == "noun"
 
 
-def _is_pair(words: list[Word], place: int, nouns: list[int], modifiers: list[int]) -> bool:
+def _is_pair(words: list[Word], place: int, ahead: Ahead, nouns: list[int], modifiers: list[int]) -> bool:
     """ "black and white cat": both sides modify. With a noun on the left only colours and materials do.
 
     "gold and white vase" is a pair, "shirt and red pants" is two phrases.
     """
-    if not (nouns or modifiers) or not adjectives_then_noun(words, place + 1):
+    if not (nouns or modifiers) or not ahead.modified[place + 1]:
         return False
     right = words[place + 1].lower
     if not nouns:
         return True
     stuff = COLOURS | MATERIALS
     return right in stuff and all(words[noun].lower in stuff for noun in nouns)
-
-
-def leads_to_noun(words: list[Word], place: int) -> bool:
-    """Whether modifiers, if any, and then a noun stand here."""
-    while place < len(words):
-        word = words[place]
-        if word.pos == "noun":
-            return True
-        if word.pos in ("comma", "conjunction"):
-            return adjectives_then_noun(words, place + 1) and words[place - 1].pos in ("adjective", "noun", "verb")
-        modifies = word.pos in ("adjective", "adverb") or (word.pos == "verb" and (word.participle or word.modifier))
-        modifies = modifies and word.lower not in WEARING | HOLDING | HAVING
-        if not modifies:
-            return False
-        place += 1
-    return False
-
-
-def adjectives_then_noun(words: list[Word], place: int) -> bool:
-    """Whether at least one adjective, colour or material and then a noun stand here, without an opener."""
-    if place >= len(words):
-        return False
-    word = words[place]
-    starts = word.pos in ("adjective", "adverb") or (word.pos == "verb" and word.participle)
-    starts = starts or (word.pos == "noun" and word.lower in COLOURS | MATERIALS)
-    return starts and leads_to_noun(words, place + 1)
 
 
 def count_word(word: str) -> int | None:

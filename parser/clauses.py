@@ -2,18 +2,24 @@
 
 from attnmod.parser.chunks import Chunk
 from attnmod.parser.lexicon import RELATING, STATES
-from attnmod.parser.reading import Reading
+from attnmod.parser.reading import NEAR, Reading
 
-LIST_MARKS = frozenset((",", "and", "or", "&", "plus", ";"))
+LIST_MARKS = frozenset((",", "and", "or", "&", "plus", ";", "|", ":"))
 
 
 def joined_before(reading: Reading, chunk: Chunk) -> list[Chunk]:
     """This thing and those joined to it by "and" or a comma before it, from right to left."""
     joined = [chunk]
     before = reading.chunk_before(chunk.first)
-    while before is not None and before.role == "entity" and before.parent is chunk.parent and not before.negated:
+    while (
+        before is not None
+        and len(joined) < NEAR
+        and before.role == "entity"
+        and before.parent is chunk.parent
+        and not before.negated
+    ):
         gap = reading.gap(before, joined[-1])
-        if not gap or not set(gap) <= LIST_MARKS:
+        if reading.stop_between(before.stop, joined[-1].first) or not gap or not set(gap) <= LIST_MARKS:
             break
         joined.append(before)
         before = reading.chunk_before(before.first)
@@ -43,7 +49,9 @@ def complement_end(reading: Reading, first: int) -> int | None:
 def list_goes_on(reading: Reading, chunk: Chunk) -> bool:
     """Whether "and" and a last item follow, with nothing but list items between."""
     place = chunk.stop
-    while place < len(reading.words):
+    for _ in range(NEAR):
+        if place >= len(reading.words):
+            break
         if reading.word(place) in ("and", "or", "&"):
             return True
         following = reading.chunk_from(place)

@@ -1,5 +1,7 @@
 """A prompt's parse as text, for people: the tree that `attnmod parse` prints, and a one-line outline."""
 
+from attnmod.parser.escapes import escaped
+from attnmod.parser.owners import Owners
 from attnmod.parser.prompt import Entity, Prompt
 
 # 256-colour codes that read on dark and light terminals, cycled by entity id
@@ -14,21 +16,24 @@ def describe(prompt: Prompt, *, colour: bool = False) -> str:
         prompt: parsed, given by hand, aligned or not.
         colour: ANSI colours, one for each entity; the text is printed with its entities' words coloured.
     """
-    lines = [_painted_text(prompt) if colour else prompt.text or "(empty prompt)", ""]
+    lines = [_painted_text(prompt) if colour else escaped(prompt.text) or "(empty prompt)", ""]
+    if len(prompt.segments) > 1:
+        lines += ["read piece by piece:"]
+        lines += [f'  {kind:<9}"{escaped(prompt.text[start:end])}"' for start, end, kind in prompt.segments] + [""]
     lines += _entity_lines(prompt, colour) or ["no entities: nothing will be masked"]
     if prompt.globals:
         lines += ["", "seen by every patch:"]
         kinds = list(dict.fromkeys(phrase.kind for phrase in prompt.globals))
         for kind in kinds:
-            phrases = ", ".join(f'"{phrase.text}"' for phrase in prompt.globals if phrase.kind == kind)
+            phrases = ", ".join(f'"{escaped(phrase.text)}"' for phrase in prompt.globals if phrase.kind == kind)
             lines.append(f"  {kind:<9}{phrases}")
     if prompt.weights:
-        named = ", ".join(f'"{prompt.text[start:end]}" {weight:g}' for start, end, weight in prompt.weights)
+        named = ", ".join(f'"{escaped(prompt.text[start:end])}" {weight:g}' for start, end, weight in prompt.weights)
         lines += ["", f"weights: {named}"]
     if prompt.tokens:
         lines += ["", "tokens:", *_token_lines(prompt, colour)]
     if prompt.warnings:
-        lines += [""] + [f"warning: {warning}" for warning in prompt.warnings]
+        lines += [""] + [f"warning: {escaped(warning)}" for warning in prompt.warnings]
     return "\n".join(lines)
 
 
@@ -41,7 +46,7 @@ def _entity_lines(prompt: Prompt, colour: bool) -> list[str]:
     waiting = [(entity, "", "") for entity in reversed(children.get(None, []))]
     while waiting:
         entity, branch, below = waiting.pop()
-        lines.append(f"{branch}{_entity_line(entity, colour)}")
+        lines.append(f"{branch}{_entity_line(prompt.text, entity, colour)}")
         inner = children.get(entity.id, [])
         last = inner[-1] if inner else None
         for child in reversed(inner):
@@ -55,15 +60,17 @@ def _entity_lines(prompt: Prompt, colour: bool) -> list[str]:
     return lines
 
 
-def _entity_line(entity: Entity, colour: bool) -> str:
-    name = f'{entity.id} "{entity.text}"'
-    facts = [f"head {entity.head}"]
+def _entity_line(text: str, entity: Entity, colour: bool) -> str:
+    name = f'{entity.id} "{escaped(entity.text)}"'
+    facts = [f"head {escaped(entity.head)}"]
     if entity.attributes:
-        facts.append(f"attributes {', '.join(entity.attributes)}")
+        facts.append(f"attributes {escaped(', '.join(entity.attributes))}")
     if entity.count is not None:
         facts.append(f"count {entity.count}")
     if entity.negated:
         facts.append("negated")
+    if len(entity.spans) > 1:
+        facts.append("also " + ", ".join(f'"{escaped(text[start:end])}"' for start, end in entity.spans[1:]))
     facts.append(f"rule {entity.rule}")
     return f"{paint(name, entity.id) if colour else name}  {'; '.join(facts)}"
 
@@ -81,7 +88,7 @@ def _token_lines(prompt: Prompt, colour: bool) -> list[str]:
         numbers = str(first) if place == first + 1 else f"{first}-{place - 1}"
         owners = f" {', '.join(map(str, token.entities))}" if token.entities else ""
         special = token.kind in ("bos", "eos", "pad")
-        texts = "" if special else " ".join(one.text for one in prompt.tokens[first:place])
+        texts = "" if special else escaped(" ".join(one.text for one in prompt.tokens[first:place]))
         line = f"  {numbers:<7}{token.kind + owners:<13}{texts}".rstrip()
         lines.append(paint(line, token.entities[-1]) if colour and token.entities else line)
     return lines
@@ -89,13 +96,13 @@ def _token_lines(prompt: Prompt, colour: bool) -> list[str]:
 
 def _painted_text(prompt: Prompt) -> str:
     """The text with each entity's own words in its colour."""
-    painted, current = [], None
+    painted, current, owners = [], None, Owners(prompt)
     for place, character in enumerate(prompt.text):
-        owner = prompt.owner(place, place + 1)
+        owner = owners.of(place, place + 1)
         if owner != current:
             painted.append((_RESET if current is not None else "") + (_start(owner) if owner is not None else ""))
             current = owner
-        painted.append(character)
+        painted.append(escaped(character))
     return "".join(painted) + (_RESET if current is not None else "")
 
 

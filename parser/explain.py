@@ -4,7 +4,9 @@ import re
 from dataclasses import dataclass
 
 from attnmod.parser.describe import paint
-from attnmod.parser.prompt import Entity, Prompt
+from attnmod.parser.escapes import escaped
+from attnmod.parser.owners import Owners
+from attnmod.parser.prompt import Entity, Phrase, Prompt
 
 # words with their hyphens and apostrophes, but 's apart; single signs
 _WORD = re.compile(r"(?:(?!['\u2019]s\b)[\w'\u2019-])+|['\u2019]s\b|[^\w\s]")
@@ -44,13 +46,15 @@ def place_words(prompt: Prompt) -> list[PlacedWord]:
     [('word', 0), ('attribute', 0), ('head', 0), ('nothing', None)]
     """
     attributes = {entity.id: [text.lower() for text in entity.attributes] for entity in prompt.entities}
-    heads = {entity.id: _head_place(prompt, entity) for entity in prompt.entities}
+    owners = Owners(prompt)
+    heads = {entity.id: _head_place(prompt, owners, entity) for entity in prompt.entities}
     placed = []
     for match in _WORD.finditer(prompt.text):
         start, end = match.span()
-        owner = prompt.owner(start, end)
-        negated = next((one for one in prompt.entities if one.negated and _holds(one.span, start, end)), None)
-        phrases = [one for one in prompt.globals if _holds(one.span, start, end)]
+        owner = owners.of(start, end)
+        holding = owners.holding(start, end)
+        negated = next((one for one in holding if isinstance(one, Entity) and one.negated), None)
+        phrases = [one for one in holding if isinstance(one, Phrase)]
         if owner is not None:
             part = "word"
             if heads[owner] == start:
@@ -76,7 +80,7 @@ def explain(prompt: Prompt, *, colour: bool = False) -> str:
     words = place_words(prompt)
     width = min(max((word.end - word.start for word in words), default=0), 30)
     for word in words:
-        text = prompt.text[word.start : word.end]
+        text = escaped(prompt.text[word.start : word.end])
         line = f"{text:<{width}}  {_where(prompt, word)}"
         lines.append(paint(line, word.entity) if colour and word.entity is not None else line)
     rules = dict.fromkeys([one.rule for one in prompt.entities] + [word.rule for word in words if word.rule])
@@ -93,25 +97,23 @@ def _where(prompt: Prompt, word: PlacedWord) -> str:
         by = "" if word.rule == "given" else f", by {word.rule}"
         return f"{word.kind}: {_KINDS[word.kind]}{by}; seen by every patch"
     entity = prompt.entities[word.entity]
-    name = f"entity {entity.id} ({entity.head})"
+    name = f"entity {entity.id} ({escaped(entity.head)})"
     if word.part == "negated":
         return f"{name} is said to be absent; seen by every patch"
     if word.part == "attribute":
         return f"attribute of {name}"
     if word.part == "word":
         return f"belongs to {name}"
-    nests = "" if entity.parent is None else f", inside {entity.parent} ({prompt.entities[entity.parent].head})"
+    nests = (
+        "" if entity.parent is None else f", inside {entity.parent} ({escaped(prompt.entities[entity.parent].head)})"
+    )
     return f"{name}{nests}, by {entity.rule}"
 
 
-def _head_place(prompt: Prompt, entity: Entity) -> int | None:
+def _head_place(prompt: Prompt, owners: Owners, entity: Entity) -> int | None:
     """Where the head stands: its last place among the words that are the entity's own."""
     start, end = entity.span
     for match in reversed([*re.finditer(rf"(?<!\w){re.escape(entity.head)}(?!\w)", prompt.text[start:end])]):
-        if prompt.owner(start + match.start(), start + match.end()) == entity.id:
+        if owners.of(start + match.start(), start + match.end()) == entity.id:
             return start + match.start()
     return None
-
-
-def _holds(span: tuple[int, int], start: int, end: int) -> bool:
-    return span[0] <= start and end <= span[1]

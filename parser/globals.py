@@ -55,7 +55,7 @@ def _kind(reading: Reading, place: int) -> str | None:
         word.lower in ("together", "apart", "away") or (word.pos == "adverb" and word.lower.endswith("ly"))
     ):
         return "action"
-    if word.lower in RELATING or (word.lower in SPATIAL and reading.pos(place + 1) == "comma"):
+    if word.lower in RELATING or (word.lower in SPATIAL and reading.word(place + 1) in (",", ":")):
         return "relation"  # "left: a cat"
     if word.pos in ("verb", "particle"):
         return "action"

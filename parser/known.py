@@ -24,6 +24,7 @@ from attnmod.parser.lexicon import (
     WEARING,
     singular,
 )
+from attnmod.parser.nouns import look_up
 from attnmod.parser.words import Word
 
 OPENERS = ("determiner", "possessive", "number")
@@ -43,8 +44,16 @@ def known_words(words: list[Word]) -> None:
     for index, word in enumerate(words):
         before = words[index - 1].pos if index else ""
         after = words[index + 1].pos if index + 1 < len(words) else ""
-        if word.lower in ("a", "an", "the") and word.pos != "determiner":
+        if word.lower == "an" and after == "determiner" and words[index + 1].lower in ("a", "an", "the"):
+            word.pos = "conjunction"  # "a cat an a dog", mistyped
+        elif word.lower in ("a", "an", "the") and word.pos != "determiner":
             word.pos = "determiner"
+        elif word.lower == "next" and _next_is(words, index, "to"):
+            word.pos = "adverb"
+        elif word.lower in ("left", "right") and _next_is(words, index, "of") and before in ("noun", "verb", "be"):
+            word.pos = "preposition"  # "a goat right of a drum"
+        elif word.lower in ("2d", "3d", "hd") and after in ("noun", "adjective"):
+            word.pos = "adjective"
         elif word.lower in ("and", "or", "&", "plus") and word.pos != "conjunction":
             word.pos = "conjunction"
         elif word.lower in ("with", "without", "near", "beside", "behind", "above", "below", "under", "atop"):
@@ -74,8 +83,6 @@ def known_words(words: list[Word]) -> None:
             word.pos = "adjective"  # "the other asleep"
         elif word.lower in ONLOOKERS and word.pos == "adjective":
             word.pos, word.repaired = "noun", "known_words"  # "looking at viewer"
-        elif word.lower == "an" and after == "determiner":
-            word.pos = "conjunction"  # "a cat an a dog", mistyped
         elif word.lower in MEDIA and word.pos in ("adverb", "verb", "adjective") and _next_is(words, index, "of"):
             if before in ("", "adjective", "determiner", "noun", "comma"):
                 word.pos, word.repaired = "noun", "known_words"  # "cinematic still of"
@@ -88,7 +95,10 @@ def known_words(words: list[Word]) -> None:
         ):
             word.pos, word.participle, word.repaired = "adjective", False, "known_words"
         elif (
-            (word.lower in WEARING or word.lower in HOLDING) and before == "noun" and word.pos in ("noun", "adjective")
+            (word.lower in WEARING or word.lower in HOLDING)
+            and before == "noun"
+            and word.pos in ("noun", "adjective")
+            and look_up(f"{words[index - 1].lower}_{word.lower}") is None  # "two teddy bears"
         ):
             word.pos, word.repaired = "verb", "known_words"
         elif word.lower in COLOURS and word.pos == "noun" and index and words[index - 1].lower in PAINTED:

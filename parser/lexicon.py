@@ -5,35 +5,9 @@ syntax). A word that is on no list gets the general reading, so a list may lack 
 Lists of nouns hold singulars; `singular` takes the plural's ending off before a look-up.
 """
 
-
-def words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-def singular(word: str) -> str:
-    """A crude singular, good enough for looking a noun up.
-
-    >>> [singular(word) for word in ("dresses", "cats", "cities", "glass", "knives", "women", "left")]
-    ['dress', 'cat', 'city', 'glass', 'knife', 'woman', 'left']
-    """
-    word = word.lower()
-    if word in IRREGULAR_PLURALS:
-        return IRREGULAR_PLURALS[word]
-    if word.endswith("ies") and len(word) > 4:
-        return word[:-3] + "y"
-    if word.endswith(("sses", "shes", "ches", "xes", "zes")):
-        return word[:-2]
-    if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 2:
-        return word[:-1]
-    return word
-
-
-IRREGULAR_PLURALS = {
-    "men": "man", "women": "woman", "children": "child", "people": "person", "mice": "mouse", "feet": "foot",
-    "teeth": "tooth", "geese": "goose", "knives": "knife", "leaves": "leaf", "wolves": "wolf", "shelves": "shelf",
-    "loaves": "loaf", "glasses": "glasses", "clothes": "clothes", "jeans": "jeans", "pants": "pants",
-    "shorts": "shorts", "trousers": "trousers", "mars": "mars", "beaches": "beach", "dresses": "dress", "wives": "wife",
-}  # fmt: skip
+from attnmod.parser.plurals import IRREGULAR_PLURALS as IRREGULAR_PLURALS
+from attnmod.parser.plurals import singular as singular
+from attnmod.parser.plurals import words
 
 # -- determiners and numbers ------------------------------------------------------------------------------------------
 
@@ -109,10 +83,32 @@ MEDIA = words(
     "engraving etching lithograph collage mosaic fresco view scene depiction representation still selfie polaroid "
     "pencil vector logo icon sticker clipart cinemagraph screenshot footage film video concept diagram "
     "infographic model figurine macro panorama diorama caricature graffiti oil gouache pastel charcoal ink "
-    "woodcut visualization graphic design pixel-art line-art lineart 3d-render stock-photo photography mockup"
+    "woodcut blueprint cutaway lay cover character card knolling exposure visualization graphic design pixel-art "
+    "line-art lineart 3d-render stock-photo photography mockup"
 )
+# nouns for the picture itself, where it is spoken of: "the photo shows"
+PICTURES = words(
+    "photo photograph picture image painting illustration drawing scene artwork composition work shot view render "
+    "sketch "
+    "portrait frame still rendering"
+)
+SHOWING = words(
+    "shows show depicts depict features presents captures portrays displays illustrates represents showcases "
+    "contains is "
+    "has captured shown focuses"
+)
+LABELS_OF_STYLE = words(
+    "style mood lighting camera composition colors colours color colour palette medium atmosphere quality technique "
+    "shot "
+    "angle lens perspective effects texture textures theme genre art artist aspect format resolution render tone focus"
+)
+LABELS_OF_ABSENCE = words("avoid exclude negative")
 # nouns of looks and quality: a comma segment that ends in one is style
 STYLE_NOUNS = words(
+    "scenery fantasy genre chibi bloom duo albino monochrome anime manga gothic steampunk vaporwave retrowave "
+    "synthwave "
+    "horror silhouette thirds rule space hour look effect blur lora concept sheet editorial still closeup cutaway "
+    "gradient posing pose watercolor monochromatic vignetting dieselpunk solarpunk biopunk cottagecore academia scheme "
     "lighting masterpiece quality resolution style bokeh artstation deviantart pixiv cgsociety behance "
     "photography photorealism realism surrealism impressionism cubism minimalism vaporwave cyberpunk steampunk "
     "aesthetic palette composition dof grain exposure contrast saturation shading raytracing ray-tracing "
@@ -166,7 +162,7 @@ PLACES = words(
     "marsh "
     "racetrack track battlefield cemetery graveyard circus carnival lounge den nursery cellar loft terrace cafeteria "
     "foyer vestibule entryway tunnel bay outdoors indoors dorm auditorium bazaar port village clearing grove canal "
-    "bedside exhibit exhibition sun sunshine"
+    "bedside cafe café courtyard rooftop shop platform shore balcony subway exhibit exhibition sun sunshine"
 )
 # places with an outline of their own: as a tag without a preposition they are things ("mountains, river, log cabin")
 LANDMARKS = words(
@@ -183,6 +179,9 @@ SURFACE_PLACES = words(
 )
 # grounds that are surfaces of the scene only with "on" or "against"
 BACKDROPS = words("background backdrop")
+# as tags they are things: the first in any case, the second if they are described ("stormy sea")
+ALWAYS_THINGS = words("castle snow smoke ruin pond sky")
+DESCRIBED_PLACES = words("sea ocean sky street alley road field garden room wall path rooftop nursery")
 # where, in a word: a scene as a tag ("1girl, outdoors")
 WHEREABOUTS = words("outdoors indoors outside inside underwater outdoor indoor")
 # before the name of a place: a thing of that name
@@ -202,7 +201,8 @@ HAVING = words("has have had having features featuring feature featured includes
 MADE_OF = words("made built constructed crafted carved formed composed woven knitted sculpted fashioned")
 FILLED_WITH = words(
     "filled covered topped decorated adorned coated layered lined stuffed loaded packed painted dusted "
-    "garnished sprinkled draped wrapped overgrown engraved embroidered tiled drenched soaked laden strewn "
+    "garnished sprinkled draped wrapped brimming bursting overflowing teeming crammed brimful overgrown engraved "
+    "embroidered tiled drenched soaked laden strewn "
     "littered full equipped fitted studded encrusted bathed dipped smothered wreathed"
 )
 LINKING_VERBS = words(
@@ -239,12 +239,16 @@ WRITING = words("word words text inscription letters letter slogan caption title
 
 # -- negation ---------------------------------------------------------------------------------------------------------
 
+AVOIDING = words("avoid exclude remove omit skip")
 NEGATING_DETERMINERS = words("no zero neither")
 NEGATING_PREPOSITIONS = words("without sans minus lacking excluding except")
 
 # -- kinds of things --------------------------------------------------------------------------------------------------
 
 CLOTHING = words(
+    "headphone halo tiara eyepatch choker earring necklace bracelet headband hairband goggle monocle headset hoodie "
+    "overcoat "
+    "wig gauntlet breastplate visor beanie backpack tracksuit waistcoat wetsuit leotard stocking sock bandana brooch "
     "dress shirt t-shirt tshirt jacket coat suit hat cap pants jeans shorts skirt sweater hoodie uniform costume "
     "robe gown kimono sari scarf gloves shoe boot sneaker sandal sock tie bow-tie vest blouse trousers leggings "
     "bikini swimsuit tuxedo armor armour cloak cape apron helmet mask glasses sunglasses goggles outfit clothes "
@@ -253,11 +257,13 @@ CLOTHING = words(
     "wear footwear sportswear underwear peacoat parka necktie bandana lingerie stockings corset loincloth"
 )
 BODY_PARTS = words(
+    "horn bun twintail forearm fist finger forehead chin shoulder chest lap thigh eyelid dreadlock curl stubble plume "
     "hair eye beard mustache moustache face skin nose ear arm leg hand foot finger lip mouth tooth tail wing fur "
     "claw paw mane whisker beak tattoo freckle braid ponytail bangs eyebrow eyelash cheek smile "
     "muscle fang tusk antler pigtail haircut hairstyle tongue neck nostril elbow knee wrist ankle"
 )
 PEOPLE = words(
+    "paladin samurai blacksmith beekeeper mechanic gardener tailor monk diver "
     "man woman person boy girl child kid baby toddler guy lady gentleman couple adult teenager student teacher "
     "doctor nurse chef soldier knight king queen prince princess wizard witch astronaut cowboy pirate ninja "
     "samurai warrior player athlete dancer artist musician singer farmer worker fisherman policeman officer "
@@ -268,6 +274,15 @@ PEOPLE = words(
     "passenger pedestrian batter pitcher umpire catcher boxer pianist guitarist drummer biker gardener volunteer "
     "owner partner baker painter sculptor builder mechanic teammate coach maid swimmer runner climber hiker explorer "
     "scientist judge butler thief detective barista bartender shopper traveler wanderer neighbor guest family crowd"
+)
+MALE = words(
+    "man boy guy gentleman king prince wizard cowboy policeman fireman fisherman groom father dad son brother husband "
+    "grandfather grandpa monk priest lord emperor uncle waiter actor samurai clown"
+)
+FEMALE = words(
+    "woman girl lady queen princess witch mermaid bride mother mom daughter sister wife grandmother grandma nun "
+    "waitress "
+    "actress maid goddess empress aunt ballerina"
 )
 ANIMALS = words(
     "dog cat puppy kitten bird horse pony cow bull sheep lamb goat "
@@ -306,7 +321,22 @@ ABSTRACTIONS = words(
     "melody tune music fashion attention advantage importance interest inspiration contemplation concentration "
     "anticipation amusement admiration gratitude relaxation leisure pleasure joy love grief passage eternity "
     "sense past future mind infinity dignity purity innocence youth romance intimacy friendship teamwork unity "
+    "palette viewer bokeh saturation composition manner storytelling perspective editorial childhood "
+    "blend touch hint fusion interplay juxtaposition mixture "
+    "mix glimpse appearance use quality focus hesitation grace calm mood atmosphere vibe ambience aura tone "
     "diversity agreement disbelief architecture voice lullaby sound noise laughter whisper echo applause triumph"
+)
+# what the lexicon knows as an event, a state or a quality, and everybody can point at
+VISIBLE = words(
+    "fire bonfire campfire flame blaze glow shadow shade spotlight halo scar explosion droplet drop beam spark wave "
+    "dancing "
+    "clutter pattern design vanity wrench heart meter swing tap roll measure ghost skeleton gold patch background "
+    "streak "
+    "track splash puddle rainbow smile laughter bubble wrinkle tear blush light lightning sparkle ripple trail stain "
+    "footprint crack hole scratch dent stripe dot spot line circle square triangle rectangle heart star cross spiral "
+    "ring "
+    "display exhibit blanket crowd parade couple pair opening entrance corner quiver scales tears rays ray halo spell "
+    "painting drawing photo picture poster portrait sketch print map mural banner label sign letter note text"
 )
 # nouns for a picture as a whole, said of it after a comma: "..., a masterpiece of color and texture"
 VERDICTS = words(
@@ -354,6 +384,7 @@ POSTNOMINAL = words(
 )
 # -ing forms of verbs without an object: before a noun they modify it ("glowing red eyes", "in shining armor")
 GLOWING = words(
+    "crashing crackling roaring rolling rushing spinning hovering swaying "
     "glowing shining burning flowing flying smiling sleeping blooming falling sparkling glittering shimmering melting "
     "floating trailing rising setting billowing flickering gleaming twinkling swirling drifting laughing dancing "
     "soaring towering twisting winding soothing charming calming"
@@ -371,3 +402,5 @@ JOINED_PARTICIPLES = words(
     "colored coloured covered sized shaped styled topped filled lined striped tiled patterned themed inspired "
     "haired eyed legged capped powered driven made painted flavored scented looking"
 )
+# what needs no evidence beyond these lists
+THINGS = CLOTHING | BODY_PARTS | ANIMATE | PARTS | TOOLS | LANDMARKS | VISIBLE

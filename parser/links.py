@@ -21,11 +21,12 @@ from attnmod.parser.lexicon import (
     MATERIALS,
     OWNING,
     PARTS,
-    PEOPLE,
     TOOLS,
     WEARING,
     singular,
 )
+from attnmod.parser.mentions import place_apart, real, referent
+from attnmod.parser.people import is_worn_or_body
 from attnmod.parser.reading import Reading
 
 # no sentence nests deeper, and a span holds its children's, so that "leg of leg of leg of ..." would grow squarely
@@ -35,20 +36,23 @@ _JOINERS = LIST_MARKS | {"matching", "also", "then"}
 
 
 def is_animate(reading: Reading, chunk: Chunk) -> bool:
-    return singular(reading.head(chunk)) in ANIMATE
+    """Whether this is a person or an animal; of a mention, what it mentions."""
+    chunk = real(chunk)
+    return singular(reading.head(chunk)) in ANIMATE or reading.is_person(chunk)
 
 
 def nest(reading: Reading) -> None:
     """Give each entity its parent, by the first rule that applies; most have none."""
     things = [chunk for chunk in reading.chunks if chunk.role == "entity"]
-    for place, chunk in enumerate(things):
-        if chunk.negated or chunk.parent is not None or place == 0:
-            continue
-        if reading.stop_between(things[place - 1].stop, chunk.first):
-            continue
+    for chunk in things:
         before = reading.chunk_before(chunk.first)
-        for rule in NESTING:
-            if before is not None and rule(reading, before, chunk):
+        if chunk.negated or chunk.parent is not None or before is None:
+            continue
+        rules = NESTING
+        if reading.stop_between(before.stop, chunk.first):
+            rules = (own_part,) if reading.sentence_ends(before.stop, chunk.first) else ACROSS_TAGS
+        for rule in rules:
+            if rule(reading, before, chunk):
                 if chunk.rule == "noun_phrase":
                     chunk.rule = rule.__name__
                 break
@@ -57,9 +61,11 @@ def nest(reading: Reading) -> None:
 def _adopt(reading: Reading, parent: Chunk, child: Chunk, linked: Iterable[int]) -> bool:
     """Nest; the words that tie the two belong to the parent."""
     above = parent.chain()
-    if parent is child or parent.negated or parent.role != "entity" or child in above:
+    if child.same is not None or real(parent) is child or real(parent).negated or not parent.is_thing or child in above:
         return False
     if len(above) + child.height > MAX_NESTING:
+        return False
+    if any(real(one) is child for one in above):
         return False
     child.parent = parent
     for distance, chunk in enumerate(above, start=1):
@@ -78,10 +84,16 @@ def possessive(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
     """
     if reading.gap(before, chunk) not in (["'s"], ["\u2019s"], ["'"], ["\u2019"]):
         return False
-    noun = reading.head(chunk)
-    if before.parent is not None and before.rule in ("worn", "conjunct") and {noun, singular(noun)} & CLOTHING:
+    wearer = before.parent if before.rule in ("worn", "conjunct") else None
+    owner = reading.chunk_before(before.first)
+    if owner is not None and owner.rule in ("worn", "conjunct") and reading.gap(owner, before) in (["and"], [","]):
+        wearer = wearer or owner.parent
+    led = reading.word(before.first - 1) in ("with", "in") and before.opener in ARTICLES
+    if wearer is None and led and owner is not None and is_animate(reading, owner) and is_animate(reading, before):
+        wearer = owner  # "a girl with an artist's beret"
+    if wearer is not None and is_worn(reading, chunk):
         # the captain is not worn: he says what kind of hat it is
-        wearer, before.role, before.parent = before.parent, "attribute", None
+        before.role, before.parent = "attribute", None
         chunk.first, chunk.modifiers = before.first, [before.head, *chunk.modifiers]
         chunk.opener, chunk.count, chunk.rule = before.opener, before.count, before.rule
         reading.chunks.remove(before)
@@ -98,21 +110,22 @@ def own_part(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
     'warrior x1; sword x1 < warrior; hand x1 < warrior; shield x1 < warrior; [relation: in]; [relation: in]'
     """
     if chunk.opener == "whose":
-        return before.role == "entity" and _adopt(reading, before, chunk, range(before.stop, chunk.first))
-    whose = OWNING.get(chunk.opener)
+        return before.is_thing and _adopt(reading, before, chunk, range(before.stop, chunk.first))
     noun = reading.head(chunk)
     if chunk.opener in ("one", "each", "both") and singular(noun) in ("hand", "paw", "claw", "arm"):
-        whose = "person" if reading.word(chunk.first - 1) in ("in", "on") else None
-    if whose is None or not {noun, singular(noun)} & (BODY_PARTS | CLOTHING | PARTS):
+        if reading.word(chunk.first - 1) not in ("in", "on"):
+            return False
+        earlier = [other for other in reading.earlier(chunk.first) if other.is_thing and is_animate(reading, other)]
+        return bool(earlier) and _adopt(reading, earlier[0], chunk, ())
+    if chunk.opener not in OWNING or reading.is_person(chunk):
+        return False  # "his brother" is somebody else
+    owner = referent(reading, chunk.first, chunk.opener)
+    if owner is None:
         return False
-    earlier = [other for other in reading.chunks if other.stop <= chunk.first and other.role == "entity"]
-    earlier = [other for other in reversed(earlier) if not other.negated]
-    people = [other for other in earlier if singular(reading.head(other)) in PEOPLE]
-    animate = [other for other in earlier if is_animate(reading, other)]
-    one = [other for other in animate if other not in people and not reading.words[other.head].plural]
-    many = [other for other in earlier if reading.words[other.head].plural]
-    fitting = {"person": people or animate, "thing": one or earlier, "any": many or animate or earlier}[whose]
-    return bool(fitting) and _adopt(reading, fitting[0], chunk, ())
+    between = [other for other in reading.earlier(chunk.first) if other.first >= owner.stop and other.is_thing]
+    if any(real(other.root()) is not owner for other in between) or reading.stop_between(owner.stop, chunk.first):
+        return _adopt(reading, place_apart(owner, chunk, "own_part"), chunk, ())
+    return _adopt(reading, owner, chunk, ())
 
 
 def of_part(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
@@ -130,7 +143,8 @@ def of_part(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
         if not _adopt(reading, chunk, before, [before.stop]):
             before.parent = above
             return False
-        chunk.parent = above
+        if above is not None and chunk.same is None and not any(real(one) is chunk for one in above.chain()):
+            chunk.parent = above
         before.rule = "of_part" if before.rule == "noun_phrase" else before.rule
         return True
     return _adopt(reading, before, chunk, [before.stop])
@@ -182,17 +196,34 @@ def _subject(reading: Reading, before: Chunk, verb: int) -> Chunk | None:
     if reading.pos(verb - 1) != "relative":
         said = reading.words[verb].subject
         chunk = reading.chunk_at(said) if said is not None and said < verb else None
-        if chunk is not None and chunk.role == "entity" and not chunk.negated:
+        if chunk is not None and chunk.is_thing and not chunk.negated:
             return joined_before(reading, chunk)[-1]  # the first of several holders
-    chain = [chunk for chunk in before.chain() if chunk.role == "entity"]
+    chain = [chunk for chunk in before.chain() if chunk.is_thing]
     able = [chunk for chunk in chain if is_animate(reading, chunk)]
+    wears = reading.word(verb) in WEARING and reading.words[verb].subject is None
+    if able and wears and not any(reading.is_person(real(one)) for one in able):
+        # "a man holding a dog while wearing a hat"
+        people = [one for one in reading.earlier(before.first) if one.is_thing and reading.is_person(real(one))]
+        apart = reading.word(verb - 1) in ("while", "and", ",")
+        if people and apart and not reading.stop_between(people[0].stop, verb):
+            return people[0]
+    if before.opener in OWNING and before.stop == verb and not is_animate(reading, before):
+        return before  # "their flaky crusts cradling a filling"
     if reading.word(verb) in HAVING and chain:
         return chain[-1]
     if not able:
-        earlier = [chunk for chunk in reading.chunks if chunk.stop <= before.first and chunk.role == "entity"]
-        able = [chunk for chunk in reversed(earlier) if is_animate(reading, chunk) and not chunk.negated]
-        able = [chunk for chunk in able if not reading.stop_between(chunk.stop, verb)]
+        earlier = [chunk for chunk in reading.earlier(before.first) if chunk.is_thing]
+        able = [chunk for chunk in earlier if is_animate(reading, chunk) and not chunk.negated]
+        able = [chunk for chunk in able if not reading.sentence_ends(chunk.stop, verb)]
     return (able or chain[-1:] or [None])[0]
+
+
+def is_worn(reading: Reading, chunk: Chunk) -> bool:
+    noun = reading.noun(chunk)
+    if reading.is_compound(chunk) and noun is not None and noun.kind in "btnh":
+        return False
+    listed = {reading.head(chunk), singular(reading.head(chunk))} & CLOTHING
+    return bool(listed) or (noun is not None and noun.kind == "c" and noun.seen >= 6)
 
 
 def worn_in(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
@@ -201,8 +232,7 @@ def worn_in(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
     >>> outline("a man in a gray jacket")
     'man x1; jacket x1: gray < man'
     """
-    noun = reading.head(chunk)
-    if reading.gap(before, chunk) != ["in"] or not {noun, singular(noun)} & CLOTHING:
+    if reading.gap(before, chunk) != ["in"] or not is_worn(reading, chunk):
         return False
     owner = next((other for other in before.chain() if is_animate(reading, other)), before.root())
     return _adopt(reading, owner, chunk, [before.stop])
@@ -219,7 +249,7 @@ def with_part(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
     'chef x1; knife x1 < chef; bread; [action: cutting]'
     """
     gap = reading.gap(before, chunk)
-    placed = any(start == chunk.stop and kind in ("relation", "scene") for start, _, kind, _ in reading.phrases)
+    placed = reading.begins.get(chunk.stop) in ("relation", "scene")
     if gap != ["with"] or is_animate(reading, chunk) or (placed and reading.word(chunk.stop + 2) in _SIDES):
         return False
     owner = before
@@ -229,7 +259,7 @@ def with_part(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
     used = singular(reading.head(chunk)) in TOOLS and reading.pos(before.first - 1) == "verb"
     if used and user is not None and is_animate(reading, user) and not is_animate(reading, before):
         return _adopt(reading, user, chunk, [before.stop])
-    if singular(reading.head(chunk)) in BODY_PARTS | CLOTHING:
+    if is_worn_or_body(reading, chunk):
         owner = next((other for other in before.chain() if is_animate(reading, other)), before)
     return _adopt(reading, owner, chunk, [before.stop])
 
@@ -249,7 +279,7 @@ def shaped_like(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
     gap = reading.gap(before, chunk)
     shape = reading.word(chunk.first + 1) in ("shape", "form") and gap in (["in"], ["with"])
     like = gap[-1:] in (["like"], ["as"]) and gap[-2:-1] in (["shaped"], ["dressed"], ["disguised"])
-    if before.role != "entity" or before.negated or not (like or shape):
+    if not before.is_thing or before.negated or not (like or shape):
         return False
     before.extras += [(chunk.first - 2, chunk.first - 1)] * like + [(chunk.first, chunk.stop)]
     reading.linked.update(range(before.stop, chunk.stop))
@@ -273,18 +303,19 @@ def made_of(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
     participle = chunk.first - len(gap)
     made = len(gap) >= 2 and gap[0] in MADE_OF and gap[-1] in ("of", "from", "with", "in")
     filled = len(gap) == 2 and gap[0] in FILLED_WITH and gap[1] in ("of", "with", "in", "by")
-    if (not made and not filled) or before.role != "entity" or before.negated:
+    if (not made and not filled) or not before.is_thing or before.negated:
         return False
     said = reading.words[participle].subject
     subject = reading.chunk_at(said) if said is not None and participle > before.stop else None
-    if subject is not None and subject.role == "entity" and not subject.negated and subject.first < participle:
+    if subject is not None and subject.is_thing and not subject.negated and subject.first < participle:
         before = subject  # "the roof of the house is covered in moss"
     if _is_stuff(reading, chunk) or (made and _is_bare(reading, chunk)):
         before.extras += [(participle, participle + 1), (chunk.first, chunk.stop)]
         reading.linked.update(range(before.stop, chunk.first))
         chunk.role, chunk.rule, chunk.parent = "attribute", "made_of", before
         return True
-    before.extras.append((participle, participle + 1))
+    if not reading.word(participle).endswith("ing"):
+        before.extras.append((participle, participle + 1))
     return _adopt(reading, before, chunk, range(participle, chunk.first))
 
 
@@ -332,6 +363,9 @@ def conjunct(reading: Reading, before: Chunk, chunk: Chunk) -> bool:
         noun = reading.head(chunk)
         if fresh or before.opener or not {noun, singular(noun)} & (BODY_PARTS | CLOTHING | PARTS):
             return False  # ", holding hands, cherry blossoms"
+    if is_worn_or_body(reading, chunk) and not is_animate(reading, parent):
+        # "a hat with a ribbon, gloves and boots": worn by who wears the hat
+        parent = next((one for one in parent.chain() if is_animate(reading, one)), parent)
     return _adopt(reading, parent, chunk, range(before.stop, chunk.first))
 
 
@@ -348,3 +382,5 @@ NESTING: tuple[Callable[[Reading, Chunk, Chunk], bool], ...] = (
     made_of,
     conjunct,
 )
+# "a ranger with silver hair, wearing armor": what a tag may say of what an earlier one named
+ACROSS_TAGS = (own_part, worn, held)

@@ -5,7 +5,7 @@ The examples are doctests, in the short notation of `outline`.
 
 from attnmod.parser.chunks import Chunk, is_linking
 from attnmod.parser.clauses import complement_end, joined_before
-from attnmod.parser.lexicon import COLOURS, OWNING, PAINTED, POSTNOMINAL, STATE_VERBS
+from attnmod.parser.lexicon import COLOURS, OWNING, PAINTED, POSTNOMINAL, STATE_VERBS, STATES
 from attnmod.parser.links import is_animate
 from attnmod.parser.reading import Reading
 
@@ -47,18 +47,18 @@ def _predicate_subject(reading: Reading, verb: int, stop: int) -> Chunk | None:
     if nearest is not None and reading.stop_between(nearest.stop, verb):
         nearest = None
     if reading.pos(verb - 1) == "relative":
-        return nearest if nearest is not None and nearest.role == "entity" else None
+        return nearest if nearest is not None and nearest.is_thing else None
     # of "is broken" the subject hangs on the participle
     said = next((word.subject for word in reading.words[verb:stop] if word.subject is not None), None)
     chunk = reading.chunk_at(said) if said is not None and said < verb else None
     if said is not None and chunk is None and reading.pos(said) != "pronoun":
         return None  # "the other is white"
     if chunk is None and nearest is not None:
-        chunk = nearest if nearest.role == "entity" else None
+        chunk = nearest if nearest.is_thing else None
         chunk = chunk.root() if chunk is not None else None
-    if chunk is None or chunk.role != "entity" or chunk.negated:
+    if chunk is None or not chunk.is_thing or chunk.negated:
         return None
-    joined = nearest is not None and nearest.role == "entity" and chunk in joined_before(reading, nearest)
+    joined = nearest is not None and nearest.is_thing and chunk in joined_before(reading, nearest)
     return nearest if joined else chunk  # of "a car and a bench are red" the bench is next to the verb
 
 
@@ -71,13 +71,21 @@ def after_noun(reading: Reading) -> None:
     'cat x1: black; eyes: green, blue < cat'
     """
     for chunk in reading.chunks:
-        if chunk.role != "entity" or chunk.negated:
+        if not chunk.is_thing or chunk.negated:
             continue
         place = chunk.stop
         while reading.pos(place) == "adjective" and reading.words[place].describes == chunk.head:
             chunk.extras.append((place, place + 1))  # as French has it: "une chaise bleue"
             place += 1
         owned = chunk.opener in OWNING and reading.pos(place) == "adjective"
+        if (
+            chunk.opener in OWNING
+            and reading.word(place) in POSTNOMINAL | STATES
+            and reading.pos(place + 1) in ("stop", "comma")
+        ):
+            chunk.extras.append((place, place + 1))  # "its lid open"
+            reading.words[place].pos = "adjective"
+            continue
         end = complement_end(reading, place) if owned else None
         if end is not None and reading.pos(end) in ("comma", "stop", "conjunction"):
             chunk.extras.append((place, end))  # "its feathers red and blue"
@@ -91,6 +99,27 @@ def after_noun(reading: Reading) -> None:
                 reading.linked.add(place)
         elif reading.word(place) in POSTNOMINAL and reading.pos(place) in ("adjective", "adverb"):
             chunk.extras.append((place, place + 1))
+
+
+def scattered(reading: Reading) -> None:
+    """Adjectives as tags describe the noun behind them where the prompt names nothing else.
+
+    >>> outline("red, fluffy, red, cat")
+    'cat: fluffy, red; [other: red]'
+    """
+    chunk = reading.chunks[-1] if reading.chunks else None
+    if chunk is None or chunk.role != "entity" or chunk.opener or chunk.modifiers or chunk.stop < len(reading.words):
+        return
+    before = reading.words[: chunk.first]
+    describing = {word.lower: place for place, word in enumerate(before) if word.text != ","}
+    plain = all(word.text == "," or word.pos == "adjective" or word.lower in COLOURS for word in before)
+    if not plain or len(before) < 4 or any(one.stop - one.first > 1 for one in reading.chunks[:-1]):
+        return
+    for one in reading.chunks[:-1]:
+        one.role = "attribute"
+    for place in sorted(describing.values()):
+        reading.words[place].pos = "adjective"
+        chunk.extras.append((place, place + 1))
 
 
 def _attributes(reading: Reading, first: int, stop: int) -> list[int]:

@@ -9,8 +9,9 @@ from the parser, from JSON, or from the hand of somebody who knows better than t
 >>> Prompt.from_json(prompt.to_json()) == prompt
 True
 
-Spans are character offsets into the text, end exclusive. A parent's id is lower than its children's and its span
-covers theirs: the kernels decide nesting by the highest bit, so the order of ids is part of the meaning.
+Spans are character offsets into the text, end exclusive. A parent's id is lower than its children's: the kernels decide
+nesting by the highest bit, so the order of ids is part of the meaning. A part's span lies inside a mention of its
+owner: in "1girl, red hair" the hair is one more place that speaks of the girl.
 """
 
 import json
@@ -23,6 +24,7 @@ from attnmod.parser.checks import (
     check_flag,
     check_integer,
     check_keys,
+    check_mentions,
     check_span,
     check_strings,
     check_text,
@@ -32,6 +34,7 @@ from attnmod.parser.checks import (
     span_of,
 )
 from attnmod.parser.given import locate_entities
+from attnmod.parser.owners import Owners
 
 PHRASE_KINDS = ("relation", "action", "scene", "style", "other")
 TOKEN_KINDS = ("bos", "entity", "global", "eos", "pad")
@@ -51,6 +54,9 @@ class Entity:
         parent: the id of the entity this one is worn by, held by or a part of.
         negated: the prompt says it is absent ("no cars"): its tokens stay global.
         rule: the name of the grammar rule that found it; "given" for one made by hand.
+        spans: its mentions, none overlapping: `span` first, which names it, then those further on in the text, as "The
+            kettle" and "its lid" after "a copper kettle". Left out, `span` alone; in JSON the key is there only if
+            there are several.
     """
 
     id: int
@@ -62,11 +68,15 @@ class Entity:
     parent: int | None = None
     negated: bool = False
     rule: str = "given"
+    spans: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self):
         check_integer("Entity.id", self.id, at_least=0)
         check_text("Entity.text", self.text)
         check_span("Entity.span", self.span)
+        if not self.spans:
+            object.__setattr__(self, "spans", (self.span,))
+        check_mentions("Entity.spans", self.spans, self.span)
         check_text("Entity.head", self.head)
         check_strings("Entity.attributes", self.attributes)
         if self.count is not None:
@@ -82,7 +92,7 @@ class Entity:
         check_text("Entity.rule", self.rule)
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        data = {
             "id": self.id,
             "text": self.text,
             "span": list(self.span),
@@ -93,6 +103,7 @@ class Entity:
             "negated": self.negated,
             "rule": self.rule,
         }
+        return data | ({"spans": [list(span) for span in self.spans]} if len(self.spans) > 1 else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], name: str = "entity") -> Self:
@@ -107,10 +118,11 @@ class Entity:
             parent=data.get("parent"),
             negated=data.get("negated", False),
             rule=data.get("rule", "given"),
+            spans=tuple(span_of(f"{name}.spans", one) for one in list_of(f"{name}.spans", data.get("spans", ()))),
         )
 
 
-_ENTITY_OPTIONAL = ("attributes", "count", "parent", "negated", "rule")
+_ENTITY_OPTIONAL = ("attributes", "count", "parent", "negated", "rule", "spans")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +224,8 @@ class Prompt:
         tokens: one per position of the text encoder, empty until `align_tokens` fills it.
         weights: (start, end, weight) of the characters that the user weighted, left to right, none overlapping; empty
             unless weight syntax was read. In JSON the key is there only then.
+        segments: (start, end, kind) of the pieces that the parser read one by one, for explanations only: neither
+            compared nor part of the JSON.
     """
 
     text: str
@@ -220,6 +234,7 @@ class Prompt:
     warnings: tuple[str, ...] = ()
     tokens: tuple[Token, ...] = ()
     weights: tuple[tuple[int, int, float], ...] = ()
+    segments: tuple[tuple[int, int, str], ...] = field(default=(), compare=False)
 
     def __post_init__(self):
         check_text("Prompt.text", self.text)
@@ -233,12 +248,15 @@ class Prompt:
             if entity.id != place:
                 raise ValueError(f"{name}.id is {entity.id}: ids must be 0, 1, 2, ... in order, here {place}")
             self._check_slice(name, entity)
+            for start, end in entity.spans:
+                if end > len(self.text):
+                    raise ValueError(f"{name}.spans has {(start, end)}: the text has {len(self.text)} characters")
             if entity.parent is not None:
-                outer = self.entities[entity.parent].span
-                if not (outer[0] <= entity.span[0] and entity.span[1] <= outer[1]):
+                mentions = self.entities[entity.parent].spans
+                if not any(low <= entity.span[0] and entity.span[1] <= high for low, high in mentions):
+                    said = f"{mentions[0]}, the span" if len(mentions) == 1 else f"one of {mentions}, the mentions"
                     raise ValueError(
-                        f"{name}.span is {entity.span}: it must lie inside {outer}, the span of its parent "
-                        f"{entity.parent}"
+                        f"{name}.span is {entity.span}: it must lie inside {said} of its parent {entity.parent}"
                     )
         for place, phrase in enumerate(self.globals):
             self._check_slice(f"Prompt.globals[{place}]", phrase)
@@ -272,18 +290,9 @@ class Prompt:
         The shortest span that holds them all decides: a scene phrase inside an entity ("a man in a park wearing a
         hat") stays global, a child takes its words from its parent, a negated entity gives them to everybody.
         Characters that reach over the edge of something else belong to nobody, those over a child's edge to the parent.
+        Whoever asks for many pieces of one prompt makes an `Owners` of it once.
         """
-        shortest, owner = len(self.text) + 1, None
-        crossed: list[Entity | Phrase] = []
-        for part in (*self.globals, *self.entities):
-            width = part.span[1] - part.span[0]
-            if not (part.span[0] <= start and end <= part.span[1]):
-                if part.span[0] < end and start < part.span[1]:
-                    crossed.append(part)
-            elif width < shortest or (width == shortest and isinstance(part, Entity)):
-                shortest, owner = width, part.id if isinstance(part, Entity) and not part.negated else None
-        within = all(isinstance(part, Entity) and owner in self.ancestors(part.id) for part in crossed)
-        return owner if within else None
+        return Owners(self).of(start, end)
 
     def weight(self, start: int, end: int) -> float:
         """What these characters weigh: the weight of the stretch that most of them lie in, 1.0 outside of all."""

@@ -7,7 +7,8 @@ with an example.
 
 from collections.abc import Callable
 
-from attnmod.parser.chunks import leads_to_noun
+from attnmod.parser.chunks import look_ahead
+from attnmod.parser.evidence import compounds, only_nouns, verb_after_noun, written_on_signs
 from attnmod.parser.known import OPENERS, known_words
 from attnmod.parser.lexicon import (
     ADVERBS,
@@ -18,12 +19,10 @@ from attnmod.parser.lexicon import (
     COLOURS,
     HOLDING,
     MATERIALS,
-    PEOPLE,
     PLAIN_COLOURS,
     POSTNOMINAL,
     PURE_COLOURS,
     RELATING,
-    SINGULAR_DETERMINERS,
     WEARING,
     singular,
 )
@@ -32,6 +31,9 @@ from attnmod.parser.words import Word
 _BEFORE_COLOUR = (*OPENERS, "adjective", "comma", "stop", "conjunction")
 _NEVER_DESCRIBE = ANIMATE | BODY_PARTS | CLOTHING
 _FILLERS = ("adjective", "adverb", "number")
+_FURTHEST = (
+    16  # words that a repair looks back: no noun phrase is longer, and thousands of adjectives would take minutes
+)
 
 
 _ENDERS = frozenset(
@@ -47,7 +49,7 @@ def _phrase_ends(words: list[Word], index: int) -> bool:
     if index >= len(words):
         return True
     word = words[index]
-    if word.pos in _ENDERS:
+    if word.pos in _ENDERS or (word.lower in RELATING and word.pos == "adverb"):
         return True
     return word.lower in WEARING or word.lower in HOLDING or word.pos == "pronoun"
 
@@ -98,6 +100,8 @@ def adjective_taken_for_noun(words: list[Word]) -> None:
         stuff = index >= 1 and words[index - 1].pos == "noun" and words[index - 1].lower in MATERIALS
         if after == "conjunction" and _pair_goes_on(words, index + 2) and not stuff:
             continue  # "a black and white cat", but not "the glass ornament and wooden hook"
+        if word.lower in RELATING and index + 1 < len(words) and words[index + 1].lower in ("to", "by"):
+            continue  # "a moped next to"
         if index and words[index - 1].lower in ("one", "other") and word.lower in POSTNOMINAL:
             continue  # "two cats, one asleep"
         if after == "comma" and _pair_goes_on(words, index + 2) and not _opens(words, index + 2):
@@ -136,15 +140,19 @@ def _opens(words: list[Word], index: int) -> bool:
 
 def _opens_without_noun(words: list[Word], index: int) -> bool:
     """Whether an article stands before this word with nothing but adjectives between."""
-    back = index - 1
-    while back >= 0:
+    back, end = index - 1, index - _FURTHEST
+    while back >= max(0, end):
         word = words[back]
         pair = word.pos == "conjunction" and back and words[back - 1].pos == words[back + 1].pos == "adjective"
         fills = word.pos in _FILLERS or (word.pos == "verb" and word.participle) or word.lower in PURE_COLOURS or pair
         if word.pos == "number" or not fills:
             break
         back -= 1
-    return back >= 0 and words[back].pos in OPENERS and words[back].lower not in ("that", "this", "these", "those")
+    return (
+        back >= max(0, end)
+        and words[back].pos in OPENERS
+        and words[back].lower not in ("that", "this", "these", "those")
+    )
 
 
 def _pair_goes_on(words: list[Word], index: int) -> bool:
@@ -159,31 +167,21 @@ def _pair_goes_on(words: list[Word], index: int) -> bool:
     return index > first and index < len(words) and words[index].pos in ("noun", "comma", "conjunction")
 
 
-def determiner_without_noun(words: list[Word]) -> None:
-    """ "that" after a noun and before a verb is a relative pronoun.
-
-    >>> outline("a dog that sits")
-    'dog x1; [action: sits]'
-    """
-    for index, word in enumerate(words[:-1]):
-        if word.lower in SINGULAR_DETERMINERS & {"that"} and words[index + 1].pos in ("verb", "be"):
-            word.pos = "relative"
-
-
 def adjective_before_colour(words: list[Word]) -> None:
     """What opens a phrase and stands before a colour and a noun describes.
 
     >>> outline("1boy, spiky black hair, rubber sole shoes")
-    'boy x1; hair: spiky, black; shoes: rubber, sole'
+    'boy x1; hair: spiky, black < boy; shoes: rubber, sole < boy'
     >>> outline("a bright neon pink flamingo")
     'flamingo x1: bright, neon, pink'
     """
+    ahead = look_ahead(words)
     for index, word in enumerate(words[:-2]):
         colour = words[index + 1]
         opens = index == 0 or words[index - 1].pos in ("determiner", "comma", "stop", "preposition", "conjunction")
         opens = opens or (words[index - 1].lower in COLOURS and words[index - 1].pos == "adjective")
         opens = opens and singular(word.lower) not in _NEVER_DESCRIBE  # "a woman blonde hair blue eyes"
-        coloured = colour.pos == "adjective" and leads_to_noun(words, index + 2)
+        coloured = colour.pos == "adjective" and ahead.noun[index + 2]
         coloured = coloured and (colour.lower in COLOURS or word.lower in MATERIALS)
         if word.pos == "noun" and not word.plural and opens and coloured:
             word.pos, word.repaired = "adjective", "adjective_before_colour"
@@ -234,49 +232,6 @@ def noun_and_verb_swapped(words: list[Word]) -> None:
         verb = verb or (word.pos in ("verb", "be") and not word.modifier)
 
 
-def noun_in_a_list(words: list[Word]) -> None:
-    """After "and" in a list of bare nouns without a verb stands a noun.
-
-    >>> outline("A small bathroom, toilet and sink with a window")
-    'bathroom x1: small; toilet; sink; window x1 < sink'
-    """
-    verb = False
-    for index, word in enumerate(words):
-        if word.pos == "stop":
-            verb = False
-        listed = index >= 2 and words[index - 1].pos == "conjunction" and words[index - 2].pos == "noun"
-        after = words[index + 1] if index + 1 < len(words) else None
-        ends = after is None or after.pos in ("comma", "stop", "conjunction") or after.lower in ("with", "of")
-        if word.pos == "verb" and listed and not verb and not word.participle and ends and word.subject is None:
-            word.pos, word.repaired = "noun", "noun_in_a_list"
-        verb = verb or word.pos in ("verb", "be", "relative")
-
-
-def number_of_the_verb(words: list[Word]) -> None:
-    """One thing has a verb with -s: what disagrees with "a" is a noun taken for a verb, or a verb taken for a noun.
-
-    >>> outline("a deer drinks from a stream")
-    'deer x1; stream x1; [action: drinks]; [relation: from]'
-    """
-    for index, word in enumerate(words):
-        if index < 2 or words[index - 1].pos not in ("noun", "adjective"):
-            continue
-        first = index - 1
-        while first > 0 and words[first].pos in ("noun", "adjective"):
-            first -= 1
-        after = words[index + 1] if index + 1 < len(words) else None
-        if words[first].lower not in ARTICLES or (first and words[first - 1].pos == "conjunction"):
-            continue
-        if word.pos == "noun" and word.plural and words[index - 1].pos == "noun" and singular(word.lower) != word.lower:
-            acts = after is not None and after.pos in ("preposition", "determiner", "particle")
-            if acts and singular(words[index - 1].lower) in ANIMATE:
-                word.pos, word.plural, word.repaired = "verb", False, "number_of_the_verb"
-        elif word.pos == "verb" and word.bare and words[index - 1].pos == "noun":
-            person = singular(words[index - 1].lower) in PEOPLE
-            if not person and after is not None and after.pos == "conjunction":
-                word.pos, word.repaired = "noun", "number_of_the_verb"
-
-
 def age(words: list[Word]) -> None:
     """How old somebody is describes; it is no count.
 
@@ -290,15 +245,16 @@ def age(words: list[Word]) -> None:
 
 REPAIRS: tuple[Callable[[list[Word]], None], ...] = (
     known_words,
+    compounds,
+    only_nouns,
     noun_taken_for_verb,
     adjective_taken_for_noun,
-    determiner_without_noun,
     adjective_before_colour,
     colour_before_participle,
     noun_and_verb_swapped,
-    noun_in_a_list,
-    number_of_the_verb,
     age,
+    verb_after_noun,
+    written_on_signs,
 )
 
 

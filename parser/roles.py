@@ -12,39 +12,31 @@ from attnmod.parser.chunks import Chunk, count_word
 from attnmod.parser.lexicon import (
     ARRANGEMENTS,
     ASPECTS,
-    BACKDROPS,
+    AVOIDING,
     BODY_PARTS,
-    CLOTHING,
     COLOURS,
     COUNTED_GROUPS,
     DOZENS,
-    FILLED_WITH,
     GROUPS,
     HAVING,
     HOLDING,
-    LANDMARKS,
-    LOOKING,
-    MADE_OF,
+    LABELS_OF_ABSENCE,
     NEGATING_DETERMINERS,
     NEGATING_PREPOSITIONS,
+    OWNING,
     PIECES,
-    PLACES,
     PURE_COLOURS,
     SAYING,
-    SCENE_PREPOSITIONS,
-    SMALL_COPIES,
     SPATIAL,
     SPATIAL_MODIFIERS,
-    SURFACE_PLACES,
     TELLING,
-    TIMES,
     WEARING,
-    WHEREABOUTS,
     WRITING,
     singular,
 )
-from attnmod.parser.reading import Reading
-from attnmod.parser.style import medium, style_tail
+from attnmod.parser.places import scene
+from attnmod.parser.reading import NEAR, Reading
+from attnmod.parser.style import bare_tag, labelled, medium, picture_as_subject, request, style_tail
 
 
 def quoted_text(reading: Reading) -> None:
@@ -59,7 +51,7 @@ def quoted_text(reading: Reading) -> None:
             close = next((end for end in range(place + 1, len(reading.words)) if reading.pos(end) == "quote"), None)
             if close is None:
                 return
-            reading.chunks = [chunk for chunk in reading.chunks if chunk.stop <= place or chunk.first > close]
+            reading.drop(place, close + 1)
             bearer = reading.chunk_before(place)
             if (
                 bearer is not None
@@ -72,7 +64,7 @@ def quoted_text(reading: Reading) -> None:
                 bearer.extras.append((place, close + 1))
                 reading.linked.update(range(bearer.stop, place))
             else:
-                reading.phrases.append((place, close + 1, "other", "quoted_text"))
+                reading.add_phrase(place, close + 1, "other", "quoted_text")
             for inside in range(place, close + 1):
                 reading.words[inside].pos = "other"
             place = close
@@ -92,7 +84,7 @@ def capitals(reading: Reading) -> None:
             stop += 1
         told = reading.word(place - 1) in WRITING | TELLING
         if stop > place and told:
-            reading.chunks = [chunk for chunk in reading.chunks if chunk.stop < place or chunk.first >= stop]
+            reading.drop(place - 1, stop)
             bearer = reading.chunk_before(place)
             if bearer is not None and reading.head(bearer) in WRITING:
                 reading.chunks.remove(bearer)
@@ -119,6 +111,8 @@ def spatial_noun(reading: Reading) -> None:
     """
     for chunk in reading.chunks:
         noun = singular(reading.head(chunk))
+        if chunk.opener in OWNING:
+            continue  # "at his feet", "on its side": parts of something
         if noun in ARRANGEMENTS and reading.word(chunk.first - 1) == "in" and reading.word(chunk.stop) != "of":
             reading.make_phrase(chunk.first - 1, chunk.stop, "relation", "spatial_noun")
         if noun not in SPATIAL or not _only(reading, chunk, SPATIAL | SPATIAL_MODIFIERS):
@@ -195,10 +189,10 @@ def ellipsis(reading: Reading) -> None:
         shared = not other and chunk.opener in ("a", "an", "the") and chunk.count in (1, None)
         if shared and not _shares_noun(reading, chunk):
             continue  # "an orange"
-        earlier = [other for other in reversed(reading.chunks[:place]) if not other.head_text]
+        earlier = [other for other in reading.earlier(chunk.first) if not other.head_text]
         several = [other for other in earlier if _is_several(reading, other)]
         before = next(iter([*several, *earlier]), None)
-        after = next((other for other in reading.chunks[place + 1 :] if not other.head_text), None)
+        after = next((other for other in reading.chunks[place + 1 : place + NEAR] if not other.head_text), None)
         if before is not None and not shared and not reading.stop_between(before.stop, chunk.first):
             chunk.parent, named = before, before
         elif after is not None and reading.pos(chunk.stop) == "conjunction" and after.first == chunk.stop + 1:
@@ -210,7 +204,7 @@ def ellipsis(reading: Reading) -> None:
 
 def _meant(reading: Reading, place: int) -> Chunk:
     """What "a blue one" is one of: the nearest thing that was described, else the nearest."""
-    earlier = reading.chunks[place - 1 :: -1] if place else []
+    earlier = list(reading.earlier(reading.chunks[place].first))
     return next((chunk for chunk in earlier if chunk.modifiers), earlier[0])
 
 
@@ -228,11 +222,10 @@ def _one_and_the_other(reading: Reading) -> None:
         first = place - (reading.word(place - 1) == "the")
         opens = reading.word(first - 1) in ("and", ":", ",", "while") or reading.pos(first - 1) == "stop"
         opens = opens or reading.pos(place + 1) == "be"
-        said = reading.pos(place + 1) in ("verb", "be", "adjective") or reading.word(place + 1) in ("with", "in", "of")
+        said = reading.pos(place + 1) in ("verb", "be", "adjective") or reading.word(place + 1) in ("with", "in")
         if not opens or not said:
             continue
-        earlier = [chunk for chunk in reversed(reading.chunks) if chunk.stop <= first]
-        whole = whole or next((chunk for chunk in earlier if _is_several(reading, chunk)), None)
+        whole = whole or next((chunk for chunk in reading.earlier(first) if _is_several(reading, chunk)), None)
         if whole is not None:
             part = Chunk(first, place + 1, place, opener=reading.word(first), count=number or 1, rule="ellipsis")
             part.head_text, part.parent = reading.words[whole.head].text, whole
@@ -249,93 +242,6 @@ def _shares_noun(reading: Reading, chunk: Chunk) -> bool:
     if reading.head(chunk) not in PURE_COLOURS or reading.pos(chunk.stop) != "conjunction" or after is None:
         return False
     return [reading.word(place) in PURE_COLOURS for place in after.modifiers] == [True]
-
-
-def scene(reading: Reading) -> None:
-    """Where and when the whole picture is: a place or a time after "in", "on", "at".
-
-    A thing to stand on or beside is an entity ("on a wooden table", "near a lake").
-
-    >>> outline("a fox in a dark forest at night")
-    'fox x1; [scene: in a dark forest]; [scene: at night]'
-    >>> outline("a fox near a lake")
-    'fox x1; lake x1; [relation: near]'
-    >>> outline("a couple in Paris")
-    'couple x1; [scene: in Paris]'
-    """
-    segments = reading.segments()
-    for place, chunk in enumerate(reading.chunks):
-        if chunk.role != "entity" or reading.pos(chunk.stop) == "possessive":
-            continue
-        noun = singular(reading.head(chunk))
-        if _is_no_place(reading, chunk):
-            continue
-        first = chunk.first
-        owner = reading.chunks[place - 1] if place else None
-        if owner is not None and owner.stop + 1 == first and reading.pos(first - 1) == "possessive":
-            first = owner.first  # "at a farmer's market"
-        whole_segment = (first, chunk.stop) in segments
-        if noun in BACKDROPS and reading.pos(first - 1) == "preposition":
-            reading.make_phrase(first - 1, chunk.stop, "scene", "scene")
-        elif noun == "moon" and reading.word(first - 1) != "on":
-            continue  # "howling at the moon"
-        elif noun in _SCENES[reading.places] and _sets_scene(reading, first, noun):
-            begin = first - 1 if _leads_to_scene(reading, first - 1) else first
-            reading.make_phrase(begin, chunk.stop, "scene", "scene")
-        elif whole_segment and first > 0 and not chunk.opener and noun in _TAGS[reading.places]:
-            reading.make_phrase(first, chunk.stop, "scene", "scene")  # ", dark forest, ..."
-        elif first == 0 and noun == "scene":
-            reading.make_phrase(first, chunk.stop, "scene", "scene")  # "Kitchen scene, ..."
-        elif reading.word(first - 1) in ("in", "at") and _is_name_of_place(reading, chunk):
-            reading.make_phrase(first - 1, chunk.stop, "scene", "scene")  # "in Paris"
-    for first, stop in segments:
-        if stop == first + 1 and first > 0 and reading.word(first) in WHEREABOUTS and reading.places != "entity":
-            reading.make_phrase(first, stop, "scene", "scene")
-
-
-# what can be a scene, with a preposition and as a bare tag, by the option `places`
-_SCENES = {"auto": PLACES | TIMES, "scene": PLACES | TIMES, "entity": TIMES}
-_TAGS = {"auto": (PLACES | TIMES) - LANDMARKS, "scene": PLACES | TIMES, "entity": TIMES}
-
-
-def _is_no_place(reading: Reading, chunk: Chunk) -> bool:
-    """ "a toy kitchen", "a kitchen island": things whose noun is a place."""
-    before = {reading.word(place) for place in chunk.modifiers}
-    return bool(before & SMALL_COPIES) or (reading.head(chunk) == "island" and "kitchen" in before)
-
-
-def _is_name_of_place(reading: Reading, chunk: Chunk) -> bool:
-    """Names after "in" and "at" are places, unless one wears them."""
-    words = [word for word in reading.words[chunk.first : chunk.stop] if word.lower != "the"]
-    named = all(word.name and word.text[0].isupper() for word in words)
-    return named and reading.places != "entity" and not {reading.head(chunk), singular(reading.head(chunk))} & CLOTHING
-
-
-def _leads_to_scene(reading: Reading, place: int) -> bool:
-    """Whether this preposition can make a scene of the place that follows."""
-    any_will_do = reading.places == "scene" and reading.pos(place) == "preposition"
-    return reading.word(place) in SCENE_PREPOSITIONS | {"by"} or (
-        any_will_do and reading.word(place) not in ("of", "with")
-    )
-
-
-_WITHIN = ("middle", "center", "centre", "corner", "midst", "heart", "edge", "end", "side", "top", "bottom")
-
-
-def _sets_scene(reading: Reading, first: int, noun: str) -> bool:
-    """Whether the words before a place or time make a scene of it."""
-    before, earlier = reading.word(first - 1), reading.word(first - 2)
-    if reading.places == "scene" and _leads_to_scene(reading, first - 1):
-        return True
-    if before == "on" and noun in PLACES and noun not in SURFACE_PLACES:
-        return False  # "on a hill"
-    if (before == "at" and earlier in LOOKING) or earlier in MADE_OF | FILLED_WITH:
-        return False  # "looking at the city", "covered in snow"
-    relations = [start for start, stop, kind, _ in reading.phrases if stop == first and kind == "relation"]
-    # "in the middle of the street", but not "to the left of the square" nor "in front of the house"
-    in_the_middle = any(reading.word(start) in ("in", "at", "on") for start in relations)
-    in_the_middle = in_the_middle and earlier in _WITHIN
-    return before in SCENE_PREPOSITIONS or in_the_middle or (before == "by" and noun in TIMES)
 
 
 def negation(reading: Reading) -> None:
@@ -356,6 +262,7 @@ def negation(reading: Reading) -> None:
         leads = reading.word(chunk.first - 1)
         said = chunk.opener in NEGATING_DETERMINERS or leads in NEGATING_PREPOSITIONS or leads == "neither"
         said = said or (leads == "not" and chunk.opener != "") or _is_denied(reading, chunk.first - 1)
+        said = said or _is_absent(reading, chunk)
         also = before is not None and (
             reading.gap(before, chunk) in (["or"], ["nor"], [",", "or"])
             or (reading.gap(before, chunk) == ["and"] and not chunk.opener)
@@ -366,6 +273,14 @@ def negation(reading: Reading) -> None:
             before = chunk
         else:
             before = None
+
+
+def _is_absent(reading: Reading, chunk: Chunk) -> bool:
+    """After "--no", "Avoid:" or, at the beginning of a sentence, "Avoid"."""
+    segment = reading.segment_of(chunk.head)
+    if segment is not None and (segment.kind == "absent" or set(segment.label.split()) & LABELS_OF_ABSENCE):
+        return True
+    return reading.word(chunk.first - 1) in AVOIDING and reading.pos(chunk.first - 2) == "stop"
 
 
 def _is_denied(reading: Reading, verb: int) -> bool:
@@ -384,6 +299,9 @@ ROLES: tuple[Callable[[Reading], None], ...] = (
     medium,
     partitive,
     ellipsis,
+    picture_as_subject,
+    request,
+    labelled,
     style_tail,
     negation,
     scene,
@@ -391,4 +309,5 @@ ROLES: tuple[Callable[[Reading], None], ...] = (
     event,
     abstraction,
     predicate_noun,
+    bare_tag,
 )

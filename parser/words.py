@@ -8,10 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from attnmod.parser.lexicon import (
-    BE_FORMS,
-    NUMBERS,
-)
+from attnmod.parser.lexicon import BE_FORMS, COLOURS, MATERIALS, NUMBERS
+from attnmod.parser.notation import Notation
+from attnmod.parser.nouns import look_up
 
 
 @dataclass(slots=True)
@@ -68,14 +67,35 @@ _MODIFIERS = frozenset(("amod", "compound", "nmod", "poss", "nummod", "npadvmod"
 _COUNTED_TAG = re.compile(r"(\d+)((?:girl|boy|woman|man|other|cat|dog|person|people)s?)$", re.IGNORECASE)
 
 
-def read_words(doc: Any, text: str) -> list[Word]:
-    """The words of a parsed text, hyphenated ones joined; `repairs` mends their tags."""
+def read_words(doc: Any, text: str, notation: Notation) -> list[Word]:
+    """The words of a parsed text, hyphenated ones joined and a stop between segments; `repairs` mends their tags.
+
+    Args:
+        doc: what spaCy made of the readable text.
+        text: the raw one.
+        notation: of that text.
+    """
     words: list[Word] = []
     word_of: list[int] = []  # the model's token -> our word
+    segments = iter([*notation.segments[1:], None])
+    following = next(segments)
+    learnt = iter([*notation.learnt, None])
+    name = next(learnt)
     for token in doc:
         start, end = token.idx, token.idx + len(token)
-        joins = words and words[-1].end == start and _joins(words[-1], token)
+        while following is not None and start >= following.start:
+            if words and words[-1].pos != "stop":  # nothing crosses from one segment to the next
+                words.append(Word("", start, start, "stop"))
+            following = next(segments)
+        while name is not None and start >= name[1]:
+            name = next(learnt)
+        joins = words and (words[-1].end == start or start in notation.hyphens or words[-1].end in notation.hyphens)
+        joins = joins and _joins(words[-1], token)
         if token.is_space:
+            word_of.append(len(words) - 1)
+        elif name is not None and end > name[0]:
+            if not words or words[-1].start != name[0]:
+                words.append(Word(text[slice(*name)], *name, "noun"))
             word_of.append(len(words) - 1)
         elif joins:
             _join(words[-1], token, text)
@@ -88,6 +108,15 @@ def read_words(doc: Any, text: str) -> list[Word]:
         else:
             words.append(_read(token, text))
             word_of.append(len(words) - 1)
+            if len(words) > 1 and words[-2].pos == "conjunction" and words[-2].start in notation.joints:
+                _takes_turns(words[-1])
+            if start in notation.joints:
+                words[-1].pos = "conjunction"
+                if len(words) > 1:
+                    _takes_turns(words[-2])
+            elif words[-1].pos == "comma" and words[-1].text == "," and notation.segment_at(start) is None:
+                words[-1].pos = "stop"  # between tags
+    _reopen(words)
     _find_single_quotes(words, text)
     for token in doc:
         here = word_of[token.i]
@@ -100,6 +129,32 @@ def read_words(doc: Any, text: str) -> list[Word]:
         if token.dep_ == "cop" and word_of[token.i] >= 0 and words[word_of[token.i]].subject is None:
             words[word_of[token.i]].subject = words[word_of[token.head.i]].subject
     return words
+
+
+def _takes_turns(word: Word) -> None:
+    """ "{red|blue} car": colours and stuff beside the bar describe, whatever a tagger makes of such a list."""
+    if word.lower in COLOURS | MATERIALS:
+        word.pos, word.participle = "adjective", False
+
+
+def _reopen(words: list[Word]) -> None:
+    """A comma behind adjectives that an article or "with" leads is no border between tags: "a large, round table"."""
+    led = False
+    for index, word in enumerate(words):
+        if word.pos in ("determiner", "possessive", "preposition"):
+            led = True
+        elif word.pos == "stop" and word.text == "," and led and _waits(words[index - 1]):
+            word.pos = "comma"
+        elif word.pos not in ("adjective", "adverb", "comma", "conjunction") and not word.participle:
+            led = False
+
+
+def _waits(word: Word) -> bool:
+    """Whether this is tagged as a modifier, and the lexicon does not know better."""
+    noun = look_up(word.lower)
+    return word.pos in ("adjective", "verb") and (
+        noun is None or (noun.noun < 7 and noun.kind not in "hn") or word.lower in COLOURS | MATERIALS
+    )
 
 
 def _find_single_quotes(words: list[Word], text: str) -> None:
@@ -141,6 +196,8 @@ def _join(word: Word, token: Any, text: str) -> None:
     word.pos = "adjective" if part.pos == "verb" or part.lower.endswith("ed") else part.pos
     if word.pos in ("adverb", "preposition", "number"):
         word.pos = "adjective" if word.pos == "number" or part.modifier else "noun"
+    elif word.pos == "particle":
+        word.pos = "adjective"  # "rolled-up sleeves"
 
 
 def _read(token: Any, text: str) -> Word:

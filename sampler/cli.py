@@ -19,7 +19,7 @@ _PARSED_AT_ONCE = 64
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        _say(f"{self.prog}: error: {message} (see {self.prog} --help)")
         raise SystemExit(2)
 
 
@@ -39,14 +39,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("ATTNMOD_TRACEBACK"):
             raise
         text = " ".join(str(error).split()) or type(error).__name__
-        print(f"attnmod {options.command}: error: {text}", file=sys.stderr)
+        _say(f"attnmod {options.command}: error: {text}")
         return 2
     return 0
 
 
 def _show_warning(message, category, *_args, **_kwargs) -> None:
     if issubclass(category, UserWarning):  # deprecations are for developers
-        print(f"attnmod: warning: {message}", file=sys.stderr)
+        _say(f"attnmod: warning: {message}")
+
+
+def _say(sentence: str) -> None:
+    """On stderr, whatever a prompt, a path or a message of another library brings along."""
+    from attnmod.parser.escapes import escaped, write
+
+    write(escaped(sentence), sys.stderr)
 
 
 def _make_parser() -> _Parser:
@@ -104,6 +111,7 @@ def _add_generate(commands) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
+    from attnmod.parser.escapes import escaped, write
     from attnmod.sampler import generate as generation
     from attnmod.sampler.miniature import is_shipped
 
@@ -125,9 +133,9 @@ def _generate(options: argparse.Namespace) -> None:
         print(f"{kind:7} {path}")
     if result.prompt is not None:
         for entity in result.prompt.entities:
-            print(f"entity  {entity.text}{' (negated)' if entity.negated else ''}")
+            write(f"entity  {escaped(entity.text)}{' (negated)' if entity.negated else ''}", sys.stdout)
         for warning in result.prompt.warnings:
-            print(f"attnmod: warning: {warning}", file=sys.stderr)
+            write(f"attnmod: warning: {escaped(warning)}", sys.stderr)
     if settings.model is None and not is_shipped():
         print("note    no trained model is installed: this picture is noise. --model takes a real SDXL pipeline.")
 
@@ -217,6 +225,7 @@ def _parse(options: argparse.Namespace) -> None:
     import json
 
     from attnmod.parser.describe import describe
+    from attnmod.parser.escapes import escaped_json, write
     from attnmod.parser.explain import explain
 
     if (options.prompt is None) == (options.file is None):
@@ -231,15 +240,18 @@ def _parse(options: argparse.Namespace) -> None:
     for number, prompt in enumerate(_parsed(options)):
         if options.json:
             indent = 2 if options.file is None else None
-            print(json.dumps(prompt.to_dict(), indent=indent, ensure_ascii=False))
+            written = escaped_json(
+                json.dumps(prompt.to_dict(), indent=indent, ensure_ascii=not _is_unicode(sys.stdout))
+            )
+            write(written, sys.stdout)
         else:
-            print(("\n" if number else "") + describe(prompt, colour=colour))
+            write(("\n" if number else "") + describe(prompt, colour=colour), sys.stdout)
         if options.explain:
-            print("\n" + explain(prompt, colour=_wants_colour(options.colour, aside)), file=aside)
+            write("\n" + explain(prompt, colour=_wants_colour(options.colour, aside)), aside)
         if options.png is not None:
             from attnmod.sampler.prompt_picture import draw_prompt
 
-            draw_prompt(prompt).save(options.png, "PNG")
+            draw_prompt(prompt, crop=True).save(options.png, "PNG")
 
 
 def _parsed(options: argparse.Namespace) -> Iterator[Any]:
@@ -267,6 +279,10 @@ def _parsed(options: argparse.Namespace) -> Iterator[Any]:
             for prompt in batch:
                 yield prompt if tokenizer is None else align_tokens(prompt, tokenizer)
             bar.update(len(batch))
+
+
+def _is_unicode(stream: TextIO) -> bool:
+    return (stream.encoding or "utf-8").lower().replace("-", "").startswith("utf")
 
 
 def _wants_colour(choice: str, stream: TextIO) -> bool:

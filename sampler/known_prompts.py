@@ -10,6 +10,7 @@ import torch
 
 from attnmod.parser.align import CLIP_LENGTH, SPLITS, align_tokens
 from attnmod.parser.prompt import Prompt
+from attnmod.parser.readers import Reader, check_reader, read_with
 from attnmod.parser.second import join_second
 from attnmod.parser.syntax import parse_prompt
 from attnmod.sampler.pickup import KnownRow, MatchedRows, PromptBook, Source
@@ -27,6 +28,7 @@ class KnownPrompts:
     Args:
         pipe: whose tokenizers the prompts are aligned with.
         spacy_model: what reads texts, by name or as an object; None for a small English one.
+        reader: what makes a Prompt of a text instead; None for `parse_prompt` with that model.
 
     Attributes:
         latest: the prompts that were paired with embeddings last, one per text.
@@ -34,7 +36,12 @@ class KnownPrompts:
         book: rows of embeddings with their prompts.
     """
 
-    def __init__(self, pipe: Any, spacy_model: Any):
+    def __init__(self, pipe: Any, spacy_model: Any, reader: Reader | None = None):
+        if reader is not None:
+            check_reader(reader)
+            if spacy_model is not None:
+                raise ValueError("spacy_model and reader are both given: a reader takes the place of the parser")
+        self._reader = reader
         self.latest: list[Prompt] = []
         self.by_hand: dict[str, Prompt] = {}
         self.book = PromptBook()
@@ -58,10 +65,7 @@ class KnownPrompts:
         if several and masks is not None:
             raise TypeError("masks go with one prompt; call set_prompt for each")
         # Not `_parse`, which takes what was set by hand before: a text is to mean again what the parser reads in it.
-        parsed = [
-            one if isinstance(one, Prompt) else parse_prompt(one, model=self._spacy_model)
-            for one in (prompt if several else [prompt])
-        ]
+        parsed = [one if isinstance(one, Prompt) else self._read(one) for one in (prompt if several else [prompt])]
         if embeddings is not None and (embeddings.ndim != 3 or embeddings.shape[0] != len(parsed)):
             raise ValueError(
                 f"prompt_embeds has shape {tuple(embeddings.shape)}; {len(parsed)} prompts need"
@@ -115,7 +119,10 @@ class KnownPrompts:
         return matched
 
     def _parse(self, text: str) -> Prompt:
-        return self.by_hand.get(text) or parse_prompt(text, model=self._spacy_model)
+        return self.by_hand.get(text) or self._read(text)
+
+    def _read(self, text: str) -> Prompt:
+        return parse_prompt(text, model=self._spacy_model) if self._reader is None else read_with(self._reader, text)
 
     def _drop(self, text: str) -> None:
         """Forget what was set by hand for a text."""

@@ -2,7 +2,9 @@
 
 attribute -> noun      a thin arc above the line, in the entity's colour
 part -> owner          a thick one
-underline              an entity with all that belongs to it: the owner's runs below its parts'
+underline              an entity with all that belongs to it: the owner's runs below its parts'; each mention has one
+dashes                 from a further mention to the noun that names the thing
+number above           what the words weigh, where weights were read
 colours                those of the entity map; letters are darker, so that yellow can be read
 dots, small letters    a global phrase and its kind
 """
@@ -29,12 +31,13 @@ class _Line:
     base: int = 0
 
 
-def draw_prompt(prompt: Prompt, *, width: int = 1000) -> Any:
+def draw_prompt(prompt: Prompt, *, width: int = 1000, crop: bool = False) -> Any:
     """The prompt as a PIL image.
 
     Args:
         prompt: parsed or given by hand; its first 2,000 characters are drawn.
         width: of the image in pixels, at least 200; the height is what the text needs.
+        crop: no wider than the text, 200 pixels at least.
 
     Raises:
         ValueError: width is below 200.
@@ -53,8 +56,14 @@ def draw_prompt(prompt: Prompt, *, width: int = 1000) -> Any:
     for line in lines:
         line.top, line.base = top + above, top + above + _TEXT + 6
         top += above + _TEXT + below
-    image = Image.new("RGB", (width, top + 8), "white")
+    widest = width if not crop else max((font.getlength(text[line.first : line.stop]) for line in lines), default=0)
+    width = min(width, max(200, int(widest) + 2 * _MARGIN + 60))  # 60: the last phrase's kind may be longer than it
+    missing = sum(not _has_glyph(character) for character in text)
+    image = Image.new("RGB", (width, top + 8 + (_LABEL + 8) * bool(missing)), "white")
     draw = ImageDraw.Draw(image)
+    if missing:
+        said = f"no glyphs for {missing} of the characters: drawn as boxes"
+        draw.text((_MARGIN, top), said, fill=_GREY, font=small)
 
     def across(line: _Line, place: int) -> float:
         return _MARGIN + font.getlength(text[line.first : place])
@@ -64,7 +73,17 @@ def draw_prompt(prompt: Prompt, *, width: int = 1000) -> Any:
                  for place in range(word.start, word.end)}  # fmt: skip
     for line in lines:
         for place in range(line.first, line.stop):
-            draw.text((across(line, place), line.top), text[place], fill=colour_of.get(place, _INK), font=font)
+            ink = colour_of.get(place, _INK)
+            if _has_glyph(text[place]):
+                draw.text((across(line, place), line.top), text[place], fill=ink, font=font)
+            else:
+                left = across(line, place)
+                draw.rectangle(
+                    (left + 1, line.top + 6, max(left + 2, across(line, place + 1) - 2), line.base - 6), outline=ink
+                )
+    for start, stop, weight in prompt.weights:
+        for line, first, _ in _pieces(lines, start, min(stop, len(text))):
+            draw.text((across(line, first), line.top - _LABEL), f"{weight:g}", fill=_GREY, font=small)
     for phrase in prompt.globals:
         for line, start, stop in _pieces(lines, *phrase.span):
             for x in range(int(across(line, start)), int(across(line, stop)), 6):
@@ -73,7 +92,7 @@ def draw_prompt(prompt: Prompt, *, width: int = 1000) -> Any:
                 draw.text((across(line, start), line.base + 3), phrase.kind, fill=_GREY, font=small)
     for entity, height in zip(prompt.entities, heights, strict=True):
         colour = entity_colour(entity.id)
-        for line, start, stop in _pieces(lines, *entity.span):
+        for line, start, stop in (piece for span in entity.spans for piece in _pieces(lines, *span)):
             y = line.base + _STEP * height
             left, right = across(line, start), across(line, stop)
             if entity.negated:  # struck through: it is said to be absent
@@ -83,7 +102,28 @@ def draw_prompt(prompt: Prompt, *, width: int = 1000) -> Any:
         start, end = _middle(lines, word, across), _middle(lines, target, across)
         if start is not None and end is not None and word.entity is not None:
             _link(draw, start, end, width, entity_colour(word.entity), 3 if thick else 1)
+    heads = {word.entity: word for word in words if word.part == "head"}
+    for entity in prompt.entities:
+        for span in entity.spans[1:] if entity.id in heads else ():
+            start = next(((across(line, first), line.base) for line, first, _ in _pieces(lines, *span)), None)
+            end = _middle(lines, heads[entity.id], across)
+            if start is not None and end is not None:
+                _dashes(draw, start, (end[0], end[1] + _TEXT + 4), entity_colour(entity.id))
     return image
+
+
+def _has_glyph(character: str) -> bool:
+    """Whether the font that comes with Pillow has this character: Latin, and the marks that are written with it."""
+    return ord(character) < 0x250 or 0x2010 <= ord(character) <= 0x2027
+
+
+def _dashes(draw: Any, start: tuple, end: tuple, colour: tuple) -> None:
+    """A dashed line from a mention to what it means."""
+    (x, y), (to, down) = start, end
+    steps = max(int((abs(to - x) + abs(down - y)) / 5), 1)
+    for step in range(0, steps, 2):
+        one, two = step / steps, min(step + 1, steps) / steps
+        draw.line((x + (to - x) * one, y + (down - y) * one, x + (to - x) * two, y + (down - y) * two), fill=colour)
 
 
 def _drawable(character: str) -> str:

@@ -10,8 +10,9 @@ from attnmod.parser.grammar import STEPS, explain_rule
 from attnmod.parser.syntax import parse_prompt
 
 MODULES = (
-    "abstract", "chunks", "clean", "describe", "explain", "grammar", "known", "lexicon", "links", "predicates",
-    "prompt", "repairs", "roles", "style", "syntax", "weights",
+    "abstract", "chunks", "describe", "escapes", "evidence", "explain", "grammar", "known", "languages", "links",
+    "marks", "mentions", "notation", "nouns", "people", "places", "plurals", "predicates", "prompt", "readers",
+    "repairs", "roles", "style", "syntax", "weights",
 )  # fmt: skip
 
 

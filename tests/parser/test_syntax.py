@@ -171,8 +171,8 @@ READINGS = {
     },
     "tags": {
         # anchors/alignment.md 2.3: one chunk
-        "1girl, solo, long blonde hair, red hat, blue eyes, masterpiece": "girl x1; hair: long, blonde; hat: red; "
-        "eyes: blue; [style: solo]; [style: masterpiece]",
+        "1girl, solo, long blonde hair, red hat, blue eyes, masterpiece": "girl x1; hair: long, blonde < girl; "
+        "hat: red < girl; eyes: blue < girl; [style: solo]; [style: masterpiece]",
         "masterpiece, best quality, 2girls, red dress, standing in a field, sunset": "girls x2; dress: red; "
         "[style: masterpiece]; [style: best quality]; [action: standing]; [scene: in a field]; [scene: sunset]",
     },

@@ -228,3 +228,19 @@ def test_warmup_leaves_what_is_known_as_it_is(handwired):
     assert [entity.text for entity in before.prompts[0].entities] == ["a blue sphere"]
     assert after.prompts == before.prompts
     assert torch.equal(after.masks[0][0], LEFT)
+
+
+def test_another_reader_takes_the_parsers_place():
+    read = []
+
+    def reader(text):
+        read.append(text)
+        return Prompt.from_entities(text, [text])
+
+    known = known_prompts.KnownPrompts(None, None, reader)
+    assert known._read("a red cube").entities[0].attributes == ("red",)
+    assert read == ["a red cube"]
+    with pytest.raises(TypeError, match="reader is a str"):
+        known_prompts.KnownPrompts(None, None, "spacy")
+    with pytest.raises(ValueError, match="spacy_model and reader are both given"):
+        known_prompts.KnownPrompts(None, "en_core_web_sm", reader)
