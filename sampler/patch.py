@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from attnmod.parser.prompt import Prompt
+from attnmod.parser.readers import Reader
 from attnmod.sampler.config import ModulationConfig
 from attnmod.sampler.encoding import WatchedEncoder, prompt_encoders
 from attnmod.sampler.installed import InstalledProcessors, make_processor
@@ -31,6 +32,7 @@ def modulate(
     *,
     maps: bool = False,
     spacy_model: Any = None,
+    reader: Reader | None = None,
 ) -> "ModulationHandle":
     """Attach attention modulation to a diffusers pipeline.
 
@@ -49,6 +51,7 @@ def modulate(
         maps: remember who owns which patch, for `handle.entity_map()` and its like: one byte for each patch, layer and
             step, of the last 128 steps at most (SDXL at 1024x1024: 0.1 MB a row and step). Off, it costs nothing.
         spacy_model: the spaCy pipeline that reads prompts, by name or as an object; left out, a small English one.
+        reader: any callable that makes a Prompt of a text, in place of `parse_prompt`; not beside spacy_model.
 
     Raises:
         TypeError: no such pipeline.
@@ -69,7 +72,9 @@ def modulate(
             f"the UNet of this {type(pipe).__name__} is modulated by the handle of another pipeline;"
             " call remove() on that handle first"
         )
-    return ModulationHandle(pipe, config, maps=maps, spacy_model=spacy_model)._attach(config, instead_of=previous)
+    return ModulationHandle(pipe, config, maps=maps, spacy_model=spacy_model, reader=reader)._attach(
+        config, instead_of=previous
+    )
 
 
 def current_handle(pipe) -> "ModulationHandle | None":
@@ -87,14 +92,14 @@ class ModulationHandle(MapQueries):
         self_attention_layers, cross_attention_layers: names of the layers that are modulated.
     """
 
-    def __init__(self, pipe, config: ModulationConfig, *, maps: bool, spacy_model: Any):
+    def __init__(self, pipe, config: ModulationConfig, *, maps: bool, spacy_model: Any, reader: Reader | None = None):
         self.pipe = pipe
         self.config = config
         self.self_attention_layers: tuple[str, ...] = ()
         self.cross_attention_layers: tuple[str, ...] = ()
         self._collect_maps = maps
-        self._spacy_model = spacy_model
-        self._known = KnownPrompts(pipe, spacy_model)
+        self._spacy_model, self._reader = spacy_model, reader
+        self._known = KnownPrompts(pipe, spacy_model, reader)
         self._warned: set[str] = set()
         self._unet = _plain_unet(pipe)
         self._undo: contextlib.ExitStack | None = None  # what takes everything off again; None while removed
@@ -315,7 +320,10 @@ class ModulationHandle(MapQueries):
         """
         if self._undo is None:
             raise RuntimeError("this handle was removed; call modulate(pipe) again")
-        known, self._known = self._known, KnownPrompts(self.pipe, self._spacy_model)  # its texts may mean another thing
+        known, self._known = (
+            self._known,
+            KnownPrompts(self.pipe, self._spacy_model, self._reader),
+        )  # its texts may mean another thing
         try:
             warm_up(self.pipe, self._known.by_hand, sizes, batch, call)
         finally:
