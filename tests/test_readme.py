@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from attnmod import modulate
+from attnmod.benchmarks import numbers
 from attnmod.sampler.untrained import sdxl_shaped_pipeline
 
 ROOT = Path(__file__).parent.parent
@@ -60,6 +61,12 @@ def test_its_ledger_is_the_committed_one():
     rows = json.loads((ROOT / "benchmarks" / "results" / "ledger.json").read_text(encoding="utf-8"))
     for name, row in rows.items():
         assert f"| {name} | " + " | ".join(f"{value:,}" for value in row.values()) + " |" in README
+
+
+def test_the_gpu_s_numbers_are_the_committed_ones():
+    text = numbers.DOCUMENT.read_text(encoding="utf-8")
+    assert numbers.document(text) == text
+    assert "| graph | " in text
 
 
 def test_what_it_links_and_lists_exists():
