@@ -105,6 +105,16 @@ def test_keys_are_asked_for_a_whole_pass_before_they_are_waited_for(rows):
             assert all(loop["load_distance"] >= loop["products"] > 0 for loop in row["loops"])
 
 
+def test_every_combination_is_compiled_for_hopper():
+    from benchmarks.datasheet import ARCHITECTURES, _architectures_of, all_cases, combination_cases
+
+    cases = combination_cases()
+    # plain, owner, vote, affinity in one piece and in sweeps, shared in sweeps; weights, hidden weight, sum, dtype
+    assert len({case.name for case in cases}) == len(cases) == (2 * 4 + 1) * 2 * 2 * 2 * 3
+    assert {_architectures_of(case) for case in cases} == {("sm_90",)}
+    assert {_architectures_of(case) for case in all_cases()} == {ARCHITECTURES}
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
