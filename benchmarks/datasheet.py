@@ -175,9 +175,8 @@ def faults(row: dict, ceilings: dict[str, int]) -> list[str]:
             found.append(f"spills {row['spill_bytes']} bytes, where {ceiling} were recorded")
         return [f"{name}: {fault}" for fault in found]
     # a limit of registers is in the table where a measurement weighed a few spilled bytes against another block
-    if row["spill_bytes"] > (_SPILLED_UNDER_A_LIMIT if "maxnreg" in row["tiles"] else 0) or (
-        row["spills"] and "maxnreg" not in row["tiles"]
-    ):
+    limited = "maxnreg" in row.get("tiles", "")
+    if row["spill_bytes"] > (_SPILLED_UNDER_A_LIMIT if limited else 0) or (row["spills"] and not limited):
         found.append(f"spills {row['spill_bytes']} bytes in {row['spills']} instructions")
     if row["fp64"]:
         found.append(f"has {row['fp64']} float64 instructions")

@@ -28,7 +28,7 @@ from dataclasses import asdict
 import triton, triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from benchmarks.datasheet import _columns, faults, sdxl_cases
+from benchmarks.datasheet import _columns, _tiles, faults, sdxl_cases
 from benchmarks.launches import compile_launch, record
 from benchmarks.machine_code import read
 
@@ -42,6 +42,7 @@ for change in ({"maxnreg": 64}, {"TOKEN_TILES": ((0, 128),)}):
     launch.arguments.update(change)
     code = read(compile_launch(launch, "sm_90"))
     row = asdict(code) | {"architecture": "sm_90", "kernel": case.name, "blocks_per_processor": 1}
+    row["tiles"] = _tiles(launch)
     row["columns_of_exponentials"] = _columns("sm_90", launch, code)
     print(json.dumps(faults(row, {})))
 source = ASTSource(fn=double, signature={"x_ptr": "*fp64"}, constexprs={}, attrs={})
