@@ -379,7 +379,7 @@ def describe_self_attention(
     device = device or architecture(q.device)
     preferred = tiles or gluon_tiles(device, head_dim, queries)
     if preferred and preferred.kernel == "gluon":
-        from attnmod.kernels.gluon import self_attention as hopper
+        from attnmod.kernels.gluon import launch as hopper
 
         if not (obstacle := hopper.obstacle(q, k, v, out, device)):
             return hopper.describe_self_attention(

@@ -27,8 +27,8 @@ SHIPPED = Path(__file__).with_name("tile_table.json")
 OPS = ("self_attention", "cross_attention")
 # See `_self_attention_kernel`.
 SOFTMAX_OPTIONS = ("overlap", "lazy_rescale", "polynomial", "skip")
-# See `gluon/self_attention.py`.
-GLUON_OPTIONS = ("alone", "steady")
+# See `gluon/persistent.py`.
+GLUON_OPTIONS = ("persistent", "steady")
 
 Key = tuple[str, str, int, str]  # op, architecture, padded head dim, class of shape
 

@@ -52,20 +52,16 @@ def _gluon(consumers: int, block_n: int, stages: int, registers: int, *options: 
     return Tiles(64 * consumers, block_n, 4, stages, max_registers=registers, options=options, kernel="gluon")
 
 
-def _alone(rows: int, block_n: int, stages: int, registers: int, *options: str) -> Tiles:
-    options = ("alone", *options)
-    return Tiles(rows, block_n, 4, stages, max_registers=registers, options=options, kernel="gluon")
-
-
-# Consumers, or rows, by keys of a tile; the likeliest first.
+# Consumers by keys of a tile; the likeliest first.
 GLUON = {
-    "3 x 128, 2 stages, steady": _gluon(3, 128, 2, 160, "steady"),
-    "alone 64 x 128, 2 stages, steady": _alone(64, 128, 2, 168, "steady"),
-    "3 x 128, 3 stages, steady": _gluon(3, 128, 3, 160, "steady"),
-    "2 x 128, 3 stages, steady": _gluon(2, 128, 3, 240, "steady"),
-    "1 x 128, 2 stages, steady": _gluon(1, 128, 2, 232, "steady"),
-    "3 x 64, 4 stages, steady": _gluon(3, 64, 4, 160, "steady"),
     "3 x 128, 2 stages": _gluon(3, 128, 2, 160),
+    "3 x 128, 2 stages, persistent": _gluon(3, 128, 2, 160, "persistent"),
+    "3 x 128, 2 stages, persistent, steady": _gluon(3, 128, 2, 160, "persistent", "steady"),
+    "2 x 128, 3 stages, persistent, steady": _gluon(2, 128, 3, 240, "persistent", "steady"),
+    "1 x 128, 2 stages, persistent": _gluon(1, 128, 2, 232, "persistent"),
+    "1 x 128, 2 stages, persistent, steady": _gluon(1, 128, 2, 232, "persistent", "steady"),
+    "3 x 64, 4 stages, persistent, steady": _gluon(3, 64, 4, 160, "persistent", "steady"),
+    "1 x 128, 3 stages": _gluon(1, 128, 3, 232),
     "Triton 64 x 64, 3 stages, overlap": Tiles(64, 64, 4, 3, options=("overlap",)),
 }
 

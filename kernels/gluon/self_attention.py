@@ -27,10 +27,6 @@ Shapes: q, out [B, H, M, 64]; k, v [B, H, T, 64]; temperature [B] or [B, H].
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportOperatorIssue=false, reportReturnType=false
 # pyright: reportPossiblyUnboundVariable=false
 
-import functools
-
-import torch
-import triton
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -40,11 +36,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
     warpgroup_mma_wait,
 )
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from attnmod.kernels.plan import Launch
 from attnmod.kernels.reference import MIN_TEMPERATURE
-from attnmod.kernels.tile_table import Tiles
 
 # Triton 3.9's names, 3.6's
 _load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
@@ -53,16 +46,12 @@ _store = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
 HEAD_DIM = 64
 ROWS = 64  # queries of a consumer: the rows of one warpgroup's product
 PRODUCER_REGISTERS = 24
-_TURNS = 64  # the most pieces of a program
 
 _ROWS = gl.constexpr(ROWS)
 _D = gl.constexpr(HEAD_DIM)
 _PRODUCER_REGISTERS = gl.constexpr(PRODUCER_REGISTERS)
 _LOG2_E = gl.constexpr(1.4426950408889634)
 _MIN_TEMPERATURE = gl.constexpr(MIN_TEMPERATURE)
-# In log2: how far a steady reference is above the first tile's maximum; and the sum that shows that nothing overflowed.
-_MARGIN = gl.constexpr(3.0)
-_LARGEST_SUM = gl.constexpr(32768.0)
 
 
 @gluon.jit
@@ -73,89 +62,25 @@ def _fetch(descriptor, b, h, first_row, barrier, buffer):
 
 
 @gluon.jit
-def _piece(work, turn, BLOCK_N: gl.constexpr, EVEN_KEYS: gl.constexpr):
-    """What this program does in that turn: size blocks of queries of a head, from first_row; 0 where it is through.
-
-    Pieces of three blocks come first, and every other round is dealt out backwards.
-    """
-    pieces, heads, threes, twos, ones, num_keys = work
-    programs = gl.num_programs(0)
-    me = gl.program_id(0)
-    piece = turn * programs + gl.where(turn % 2 == 0, me, programs - 1 - me)
-    is_through = piece >= pieces
-    groups = pieces // (threes + twos + ones)  # heads of all rows
-    size = 3
-    each = threes
-    first_block = 0
-    if piece >= groups * threes:
-        piece -= groups * threes
-        size = 2
-        each = twos
-        first_block = 3 * threes
-        if piece >= groups * twos:
-            piece -= groups * twos
-            size = 1
-            each = ones
-            first_block += 2 * twos
-    each = gl.maximum(each, 1)
-    group = piece // each
-    first_row = (first_block + size * (piece % each)) * _ROWS
-    steps = (num_keys + BLOCK_N - 1) // BLOCK_N
-    first_tile = steps - 1  # the ragged one: it alone is masked
-    if EVEN_KEYS:
-        first_tile = gl.minimum((first_row + size * (_ROWS // 2)) // BLOCK_N, steps - 1)
-    return group // heads, group % heads, first_row, steps, first_tile, gl.where(is_through, 0, size)
-
-
-@gluon.jit
 def _produce(
     loads,
     CONSUMERS: gl.constexpr,
     STAGES: gl.constexpr,
     BLOCK_N: gl.constexpr,
-    EVEN_KEYS: gl.constexpr,
-    STEADY: gl.constexpr,
 ):
-    """The warp that loads, ahead of the consumers: a piece's queries, then its keys and values."""
-    barriers, work, turns = loads[4], loads[5], loads[6]
-    done = 0
-    begun = 0
-    for turn in range(turns):
-        place = _piece(work, turn, BLOCK_N, EVEN_KEYS)
-        if place[5] > 0:
-            _produce_piece(loads, place, done, begun, CONSUMERS, STAGES, BLOCK_N)
-            done += 1
-            begun += place[3] + 1
-    if STEADY:
-        mbarrier.wait(barriers[6], 0)
-        for turn in range(turns):
-            if _is_to_be_repeated(barriers, turn, 1):
-                place = _piece(work, turn, BLOCK_N, EVEN_KEYS)
-                _produce_piece(loads, place, done, begun, CONSUMERS, STAGES, BLOCK_N)
-                done += 1
-                begun += place[3] + 1
-
-
-@gluon.jit
-def _produce_piece(loads, place, done, begun, CONSUMERS: gl.constexpr, STAGES: gl.constexpr, BLOCK_N: gl.constexpr):
-    """The queries of all consumers, then a tile's keys with the values of the tile before, around the end.
-
-    done, begun: how many pieces and how many such pairs were loaded before.
-    """
+    """The warp that loads: the queries of all consumers, then a tile's keys with the values of the tile before."""
     BYTES: gl.constexpr = BLOCK_N * _D * 2
-    q_desc, k_desc, v_desc, buffers, barriers, _, _ = loads
+    q_desc, k_desc, v_desc, buffers, barriers, place = loads
     q_buffers, k_buffers, v_buffers = buffers
-    q_full, q_empty, k_full, v_full, empty = barriers[0], barriers[1], barriers[2], barriers[3], barriers[4]
+    q_full, k_full, v_full, empty = barriers
     b, h, first_row, steps, first_tile, _ = place
-    slot = done % 2
-    mbarrier.wait(q_empty.index(slot), ((done // 2) & 1) ^ 1)
-    mbarrier.expect(q_full.index(slot), CONSUMERS * _ROWS * _D * 2)
+    mbarrier.expect(q_full, CONSUMERS * _ROWS * _D * 2)
     for c in gl.static_range(CONSUMERS):
-        _fetch(q_desc, b, h, first_row + c * _ROWS, q_full.index(slot), q_buffers.index(slot * CONSUMERS + c))
+        _fetch(q_desc, b, h, first_row + c * _ROWS, q_full, q_buffers.index(c))
     for i in range(steps + 1):
-        stage = (begun + i) % STAGES
+        stage = i % STAGES
         tile = first_tile + i
-        mbarrier.wait(empty.index(stage), (((begun + i) // STAGES) & 1) ^ 1)
+        mbarrier.wait(empty.index(stage), ((i // STAGES) & 1) ^ 1)
         # the first pair has no values and the last no keys: their barriers turn all the same
         mbarrier.expect(k_full.index(stage), BYTES, pred=i < steps)
         mbarrier.arrive(k_full.index(stage), count=1, pred=i == steps)
@@ -170,118 +95,93 @@ def _produce_piece(loads, place, done, begun, CONSUMERS: gl.constexpr, STAGES: g
 
 
 @gluon.jit
-def _is_to_be_repeated(barriers, turn, WARPS: gl.constexpr):
-    """Whether any consumer found its steady reference too low in that turn; once all are through."""
-    return gl.max(barriers[5].index(turn).load(gl.BlockedLayout([1], [32], [WARPS], [0])), 0) == 1
-
-
-@gluon.jit
 def _consume(
     given,
     ME: gl.constexpr,
-    CONSUMERS: gl.constexpr,
     STAGES: gl.constexpr,
     BLOCK_N: gl.constexpr,
     EVEN_KEYS: gl.constexpr,
-    HAS_TEMPERATURE: gl.constexpr,
-    STEADY: gl.constexpr,
 ):
-    """64 queries of each piece against all keys. ME: this consumer's number; where a piece is smaller, tiles pass."""
-    barriers, work, turns = given[2], given[3], given[4]
-    done = 0
-    begun = 0
-    for turn in range(turns):
-        place = _piece(work, turn, BLOCK_N, EVEN_KEYS)
-        if place[5] > ME:
-            _attend(given, place, turn, done, begun, ME, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, HAS_TEMPERATURE, STEADY)
-        elif place[5] > 0:
-            _let_pass(barriers, place, done, begun, STAGES)
-        if place[5] > 0:
-            done += 1
-            begun += place[3] + 1
-    if STEADY:
-        mbarrier.arrive(barriers[6], count=1)
-        mbarrier.wait(barriers[6], 0)
-        for turn in range(turns):
-            if _is_to_be_repeated(barriers, turn, 4):
-                place = _piece(work, turn, BLOCK_N, EVEN_KEYS)
-                if place[5] > ME:
-                    _attend(
-                        given,
-                        place,
-                        turn,
-                        done,
-                        begun,
-                        ME,
-                        CONSUMERS,
-                        STAGES,
-                        BLOCK_N,
-                        EVEN_KEYS,
-                        HAS_TEMPERATURE,
-                        False,
-                    )
-                else:
-                    _let_pass(barriers, place, done, begun, STAGES)
-                done += 1
-                begun += place[3] + 1
+    """64 queries against all keys. ME: this consumer's number; those that the program does not need let tiles pass."""
+    place = given[3]
+    if place[5] > ME:
+        _attend(given, ME, STAGES, BLOCK_N, EVEN_KEYS)
+    else:
+        _let_pass(given, STAGES)
 
 
 @gluon.jit
-def _let_pass(barriers, place, done, begun, STAGES: gl.constexpr):
+def _let_pass(given, STAGES: gl.constexpr):
     """A consumer without queries: the barriers count on it."""
-    q_empty, k_full, v_full, empty = barriers[1], barriers[2], barriers[3], barriers[4]
-    for i in range(place[3] + 1):
-        stage = (begun + i) % STAGES
-        parity = ((begun + i) // STAGES) & 1
+    _, k_full, v_full, empty = given[2]
+    for i in range(given[3][3] + 1):
+        stage = i % STAGES
+        parity = (i // STAGES) & 1
         mbarrier.wait(k_full.index(stage), parity)
         mbarrier.wait(v_full.index(stage), parity)
         mbarrier.arrive(empty.index(stage), count=1)
-    mbarrier.arrive(q_empty.index(done % 2), count=1)
 
 
 @gluon.jit
-def _attend(
-    given,
-    place,
-    turn,
-    done,
-    begun,
-    ME: gl.constexpr,
-    CONSUMERS: gl.constexpr,
-    STAGES: gl.constexpr,
-    BLOCK_N: gl.constexpr,
-    EVEN_KEYS: gl.constexpr,
-    HAS_TEMPERATURE: gl.constexpr,
-    STEADY: gl.constexpr,
-):
-    """A consumer's queries of one piece against all keys, to the output."""
-    out_desc, buffers, barriers, work, _, temperature_ptr, temperature_strides, scale = given
+def _attend(given, ME: gl.constexpr, STAGES: gl.constexpr, BLOCK_N: gl.constexpr, EVEN_KEYS: gl.constexpr):
+    """A consumer's queries against all keys, to the output. keys_left: how many keys the first tile has."""
+    out_desc, buffers, barriers, place, keys_left, coefficient = given
+    q_buffers, k_buffers, v_buffers = buffers
+    q_full, k_full, v_full, empty = barriers
     b, h, first_row, steps, _, _ = place
-    coefficient = gl.cast(scale, gl.float32) * _LOG2_E  # under torch.compile a Python float arrives as float64
-    if HAS_TEMPERATURE:
-        tau = gl.load(temperature_ptr + b.to(gl.int64) * temperature_strides[0] + h * temperature_strides[1])
-        # written so that NaN takes the bound too: nobody has looked at this value
-        coefficient = coefficient / gl.where(tau > _MIN_TEMPERATURE, tau, _MIN_TEMPERATURE)
-    # -inf * 0 of a masked key would be NaN: a factor that underflowed must not be zero
-    coefficient = gl.maximum(coefficient, 1e-30)
-    keys_left = work[5] - (steps - 1) * BLOCK_N
-    slot = done % 2
-    q_buffer = buffers[0].index(slot * CONSUMERS + ME)
+    q_buffer = q_buffers.index(ME)
+    SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    OUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, _D, 16])
+    WEIGHTS: gl.constexpr = gl.DotOperandLayout(0, OUT, 2)
     dtype: gl.constexpr = q_buffer.dtype
-    mbarrier.wait(barriers[0].index(slot), (done // 2) & 1)
-    acc, total = _pass(
-        q_buffer, buffers, barriers, begun, steps, keys_left, coefficient, STAGES, BLOCK_N, EVEN_KEYS, STEADY
-    )
-    if STEADY:
-        LINE: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
-        too_low = gl.max(gl.where(total < _LARGEST_SUM, 0, 1), 0)
-        barriers[5].index(turn).slice(ME, 1).store(gl.full([1], too_low, gl.int32, LINE))
+    mbarrier.wait(q_full, 0)
+    zero = gl.zeros([_ROWS, BLOCK_N], gl.float32, SCORES)
+    acc = gl.zeros([_ROWS, _D], gl.float32, OUT)
+
+    mbarrier.wait(k_full.index(0), 0)
+    product = warpgroup_mma(q_buffer, k_buffers.index(0).permute((1, 0)), zero, use_acc=False, is_async=True)
+    scores = warpgroup_mma_wait(0, deps=(product,))
+    mbarrier.arrive(empty.index(0), count=1)
+    if not EVEN_KEYS:
+        offs_n = gl.arange(0, BLOCK_N, gl.SliceLayout(0, SCORES))
+        scores = gl.where((offs_n < keys_left)[None, :], scores, float("-inf"))
+    running_max = gl.max(scores, 1) * coefficient
+    p = gl.exp2(scores * coefficient - running_max[:, None])
+    sums = _sums_by_column(p)
+    weights = gl.convert_layout(p.to(dtype), WEIGHTS)
+    for i in range(1, steps):
+        stage = i % STAGES
+        parity = (i // STAGES) & 1
+        mbarrier.wait(v_full.index(stage), parity)
+        if i == 1:
+            mbarrier.wait(k_full.index(stage), parity)
+        product = warpgroup_mma(q_buffer, k_buffers.index(stage).permute((1, 0)), zero, use_acc=False, is_async=True)
+        added = warpgroup_mma(weights, v_buffers.index(stage), acc, is_async=True)
+        scores = warpgroup_mma_wait(1, deps=(product,))  # [64, BLOCK_N]
+        tile_max = gl.maximum(running_max, gl.max(scores, 1) * coefficient)
+        p = gl.exp2(scores * coefficient - tile_max[:, None])
+        rescale = gl.exp2(running_max - tile_max)
+        by_row = gl.convert_layout(rescale, gl.SliceLayout(1, sums.type.layout))
+        sums = sums * by_row[:, None] + _sums_by_column(p)
+        running_max = tile_max
+        # The branch that keeps the wait for the second product behind the exponentials, see above.
+        upcoming = i + 1
+        mbarrier.wait(k_full.index(upcoming % STAGES), (upcoming // STAGES) & 1, pred=upcoming < steps)
+        acc, p = warpgroup_mma_wait(0, deps=(added, p))
+        mbarrier.arrive(empty.index(stage), count=1)
+        acc = acc * gl.convert_layout(rescale, gl.SliceLayout(1, OUT))[:, None]
+        weights = gl.convert_layout(p.to(dtype), WEIGHTS)
+    stage = steps % STAGES
+    mbarrier.wait(v_full.index(stage), (steps // STAGES) & 1)
+    added = warpgroup_mma(weights, v_buffers.index(stage), acc, is_async=True)
+    acc = warpgroup_mma_wait(0, deps=(added,))
+    mbarrier.arrive(empty.index(stage), count=1)
+    total = gl.convert_layout(gl.sum(sums, 1), gl.SliceLayout(1, OUT))
     q_buffer.store((acc * (1.0 / total)[:, None]).to(dtype))  # every product with these queries is done
     fence_async_shared()
     block = q_buffer.reshape(out_desc.block_shape)
     _store(out_desc, [b, first_row + ME * _ROWS, h, 0], block)
     tma.store_wait(0)
-    mbarrier.arrive(barriers[1].index(slot), count=1)
 
 
 @gluon.jit
@@ -290,81 +190,8 @@ def _sums_by_column(p):
     return gl.sum(p.reshape([p.shape[0], p.shape[1] // 8, 8]), 1)
 
 
-@gluon.jit
-def _pass(
-    q_buffer,
-    buffers,
-    barriers,
-    begun,
-    steps,
-    keys_left,
-    coefficient,
-    STAGES: gl.constexpr,
-    BLOCK_N: gl.constexpr,
-    EVEN_KEYS: gl.constexpr,
-    STEADY: gl.constexpr,
-):
-    """All keys of a head. keys_left: of the first tile. The unnormalised output and the sums of its rows."""
-    _, k_buffers, v_buffers = buffers
-    k_full, v_full, empty = barriers[2], barriers[3], barriers[4]
-    SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
-    OUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, _D, 16])
-    WEIGHTS: gl.constexpr = gl.DotOperandLayout(0, OUT, 2)
-    dtype: gl.constexpr = q_buffer.dtype
-    zero = gl.zeros([_ROWS, BLOCK_N], gl.float32, SCORES)
-    acc = gl.zeros([_ROWS, _D], gl.float32, OUT)
-
-    stage = begun % STAGES
-    mbarrier.wait(k_full.index(stage), (begun // STAGES) & 1)
-    product = warpgroup_mma(q_buffer, k_buffers.index(stage).permute((1, 0)), zero, use_acc=False, is_async=True)
-    scores = warpgroup_mma_wait(0, deps=(product,))
-    mbarrier.arrive(empty.index(stage), count=1)
-    if not EVEN_KEYS:
-        offs_n = gl.arange(0, BLOCK_N, gl.SliceLayout(0, SCORES))
-        scores = gl.where((offs_n < keys_left)[None, :], scores, float("-inf"))
-    reference = gl.max(scores, 1) * coefficient
-    if STEADY:
-        reference = reference + _MARGIN
-    p = gl.exp2(scores * coefficient - reference[:, None])
-    sums = _sums_by_column(p)
-    weights = gl.convert_layout(p.to(dtype), WEIGHTS)
-    for i in range(1, steps):
-        stage = (begun + i) % STAGES
-        parity = ((begun + i) // STAGES) & 1
-        mbarrier.wait(v_full.index(stage), parity)
-        if i == 1:
-            mbarrier.wait(k_full.index(stage), parity)
-        product = warpgroup_mma(q_buffer, k_buffers.index(stage).permute((1, 0)), zero, use_acc=False, is_async=True)
-        added = warpgroup_mma(weights, v_buffers.index(stage), acc, is_async=True)
-        scores = warpgroup_mma_wait(1, deps=(product,))  # [64, BLOCK_N]
-        if STEADY:
-            p = gl.exp2(scores * coefficient - reference[:, None])
-            sums = sums + _sums_by_column(p)
-        else:
-            tile_max = gl.maximum(reference, gl.max(scores, 1) * coefficient)
-            p = gl.exp2(scores * coefficient - tile_max[:, None])
-            rescale = gl.exp2(reference - tile_max)
-            by_row = gl.convert_layout(rescale, gl.SliceLayout(1, sums.type.layout))
-            sums = sums * by_row[:, None] + _sums_by_column(p)
-            reference = tile_max
-        # The branch that keeps the wait for the second product behind the exponentials, see above.
-        upcoming = begun + i + 1
-        mbarrier.wait(k_full.index(upcoming % STAGES), (upcoming // STAGES) & 1, pred=i + 1 < steps)
-        acc, p = warpgroup_mma_wait(0, deps=(added, p))
-        mbarrier.arrive(empty.index(stage), count=1)
-        if not STEADY:
-            acc = acc * gl.convert_layout(rescale, gl.SliceLayout(1, OUT))[:, None]
-        weights = gl.convert_layout(p.to(dtype), WEIGHTS)
-    stage = (begun + steps) % STAGES
-    mbarrier.wait(v_full.index(stage), ((begun + steps) // STAGES) & 1)
-    added = warpgroup_mma(weights, v_buffers.index(stage), acc, is_async=True)
-    acc = warpgroup_mma_wait(0, deps=(added,))
-    mbarrier.arrive(empty.index(stage), count=1)
-    return acc, gl.convert_layout(gl.sum(sums, 1), gl.SliceLayout(1, OUT))
-
-
 # a kernel for every number of keys, and for every layout of temperatures, is none the faster
-@gluon.jit(do_not_specialize=["num_keys", "temperature_strides", "turns", "pieces", "heads", "threes", "twos", "ones"])
+@gluon.jit(do_not_specialize=["num_keys", "temperature_strides", "heads", "threes", "twos", "ones"])
 def _self_attention_kernel(
     q_desc,
     k_desc,
@@ -374,8 +201,6 @@ def _self_attention_kernel(
     temperature_strides,
     scale,
     num_keys,
-    turns,
-    pieces,
     heads,
     threes,
     twos,
@@ -384,37 +209,58 @@ def _self_attention_kernel(
     STAGES: gl.constexpr,
     BLOCK_N: gl.constexpr,
     REGISTERS: gl.constexpr,
-    TURNS: gl.constexpr,
     HAS_TEMPERATURE: gl.constexpr,
     EVEN_KEYS: gl.constexpr,
-    STEADY: gl.constexpr,
 ):
-    """One program: pieces of up to 64 * CONSUMERS queries of a row and head against all of its keys, one after another.
+    """One program: up to 64 * CONSUMERS queries of one row and head against all of its keys.
 
-    Of every head's blocks of 64 queries so many pieces take three each, so many two, and so many one. turns: the most
-    pieces that a program has, at most TURNS. Descriptors are of [B, length, H, D]. REGISTERS: of a thread of the
-    consumers but the first, which has what is left.
+    Of every head's blocks of 64 queries so many programs take three each, so many two, and so many one; those that take
+    three come first. Descriptors are of [B, length, H, D]. REGISTERS: of a thread of the consumers but the first, which
+    has what is left.
     """
+    coefficient = gl.cast(scale, gl.float32) * _LOG2_E  # under torch.compile a Python float arrives as float64
+    program = gl.program_id(0)
+    groups = gl.num_programs(0) // (threes + twos + ones)  # heads of all rows
+    size = 3
+    each = threes
+    first_block = 0
+    if program >= groups * threes:
+        program -= groups * threes
+        size = 2
+        each = twos
+        first_block = 3 * threes
+        if program >= groups * twos:
+            program -= groups * twos
+            size = 1
+            each = ones
+            first_block += 2 * twos
+    group = program // each
+    h = group % heads
+    b = group // heads
+    first_row = (first_block + size * (program % each)) * _ROWS
+    if HAS_TEMPERATURE:
+        tau = gl.load(temperature_ptr + b.to(gl.int64) * temperature_strides[0] + h * temperature_strides[1])
+        # written so that NaN takes the bound too: nobody has looked at this value
+        coefficient = coefficient / gl.where(tau > _MIN_TEMPERATURE, tau, _MIN_TEMPERATURE)
+    # -inf * 0 of a masked key would be NaN: a factor that underflowed must not be zero
+    coefficient = gl.maximum(coefficient, 1e-30)
+    steps = (num_keys + BLOCK_N - 1) // BLOCK_N
+    keys_left = num_keys - (steps - 1) * BLOCK_N
+    first_tile = steps - 1  # the ragged one: it alone is masked
+    if EVEN_KEYS:
+        first_tile = gl.minimum((first_row + size * (_ROWS // 2)) // BLOCK_N, steps - 1)
+
     dtype: gl.constexpr = q_desc.dtype
     QUERIES: gl.constexpr = gl.NVMMASharedLayout.get_default_for([_ROWS, _D], dtype)
     KEYS: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK_N, _D], dtype)
-    q_buffers = gl.allocate_shared_memory(dtype, [2 * CONSUMERS, _ROWS, _D], QUERIES)
+    q_buffers = gl.allocate_shared_memory(dtype, [CONSUMERS, _ROWS, _D], QUERIES)
     k_buffers = gl.allocate_shared_memory(dtype, [STAGES, BLOCK_N, _D], KEYS)
     v_buffers = gl.allocate_shared_memory(dtype, [STAGES, BLOCK_N, _D], KEYS)
-    q_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    q_empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    q_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    through = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    too_low = gl.allocate_shared_memory(gl.int32, [TURNS, 4], gl.SwizzledSharedLayout(1, 1, 1, [0]))
-    if STEADY:
-        for turn in range(turns):
-            too_low.index(turn).store(gl.full([4], 0, gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
-        mbarrier.init(through, count=CONSUMERS)
-    for i in gl.static_range(2):
-        mbarrier.init(q_full.index(i), count=1)
-        mbarrier.init(q_empty.index(i), count=CONSUMERS)
+    mbarrier.init(q_full, count=1)
     for i in gl.static_range(STAGES):
         mbarrier.init(k_full.index(i), count=1)
         mbarrier.init(v_full.index(i), count=1)
@@ -422,15 +268,15 @@ def _self_attention_kernel(
     fence_async_shared()
 
     buffers = (q_buffers, k_buffers, v_buffers)
-    barriers = (q_full, q_empty, k_full, v_full, empty, too_low, through)
-    work = (pieces, heads, threes, twos, ones, num_keys)
-    given = (out_desc, buffers, barriers, work, turns, temperature_ptr, temperature_strides, scale)
-    loads = (q_desc, k_desc, v_desc, buffers, barriers, work, turns)
+    barriers = (q_full, k_full, v_full, empty)
+    place = (b, h, first_row, steps, first_tile, size)
+    given = (out_desc, buffers, barriers, place, keys_left, coefficient)
+    loads = (q_desc, k_desc, v_desc, buffers, barriers, place)
     if CONSUMERS == 1:
         gl.warp_specialize(
             [
-                (_consume, (given, 0, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, HAS_TEMPERATURE, STEADY)),
-                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
+                (_consume, (given, 0, STAGES, BLOCK_N, EVEN_KEYS)),
+                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N)),
             ],
             [1],
             [_PRODUCER_REGISTERS],
@@ -438,9 +284,9 @@ def _self_attention_kernel(
     elif CONSUMERS == 2:
         gl.warp_specialize(
             [
-                (_consume, (given, 0, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, HAS_TEMPERATURE, STEADY)),
-                (_consume, (given, 1, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, HAS_TEMPERATURE, STEADY)),
-                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
+                (_consume, (given, 0, STAGES, BLOCK_N, EVEN_KEYS)),
+                (_consume, (given, 1, STAGES, BLOCK_N, EVEN_KEYS)),
+                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N)),
             ],
             [4, 1],
             [REGISTERS, _PRODUCER_REGISTERS],
@@ -448,155 +294,11 @@ def _self_attention_kernel(
     else:
         gl.warp_specialize(
             [
-                (_consume, (given, 0, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, HAS_TEMPERATURE, STEADY)),
-                (_consume, (given, 1, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, HAS_TEMPERATURE, STEADY)),
-                (_consume, (given, 2, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, HAS_TEMPERATURE, STEADY)),
-                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N, EVEN_KEYS, STEADY)),
+                (_consume, (given, 0, STAGES, BLOCK_N, EVEN_KEYS)),
+                (_consume, (given, 1, STAGES, BLOCK_N, EVEN_KEYS)),
+                (_consume, (given, 2, STAGES, BLOCK_N, EVEN_KEYS)),
+                (_produce, (loads, CONSUMERS, STAGES, BLOCK_N)),
             ],
             [4, 4, 1],
             [REGISTERS, REGISTERS, _PRODUCER_REGISTERS],
         )
-
-
-def obstacle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, device: str) -> str:
-    """Why this kernel cannot take these, in a line; "" where it can. device: the architecture's name."""
-    if device != "sm_90":
-        return f"it is for sm_90, not {device}"
-    if q.dtype not in (torch.float16, torch.bfloat16) or q.shape[3] != HEAD_DIM:
-        return f"it takes 16-bit floats of head dim {HEAD_DIM}, not {q.dtype} of {q.shape[3]}"
-    for name, tensor in (("q", q), ("k", k), ("v", v), ("out", out)):
-        if tensor.data_ptr() % 16:
-            return f"{name} does not begin at a multiple of 16 bytes"
-        if tensor.stride(3) != 1 or any(
-            size > 1 and (stride <= 0 or stride % 8)
-            for size, stride in zip(tensor.shape[:3], tensor.stride()[:3], strict=True)
-        ):
-            return f"{name} has strides {tensor.stride()}: a descriptor takes multiples of 16 bytes, none of them 0"
-    return ""
-
-
-def describe_self_attention(
-    *,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    temperature: torch.Tensor | None,
-    scale: float,
-    out: torch.Tensor,
-    tiles: Tiles,
-) -> Launch:
-    """The launch of these arguments, which have no `obstacle`."""
-    batch, heads, queries, _ = q.shape
-    keys = k.shape[2]
-    consumers = tiles.block_m // ROWS
-    rows = tiles.block_m if "alone" in tiles.options else ROWS
-    if temperature is None:
-        temperature_strides = (0, 0)
-    else:  # [B] is [B, H] whose heads share a value
-        temperature_strides = (temperature.stride(0), temperature.stride(1) if temperature.ndim == 2 else 0)
-    arguments = dict(
-        q_desc=_descriptor(q, rows),
-        k_desc=_descriptor(k, tiles.block_n),
-        v_desc=_descriptor(v, tiles.block_n),
-        temperature_ptr=temperature,
-        out_desc=_descriptor(out, rows),
-        temperature_strides=temperature_strides,
-        scale=float(scale),
-        num_keys=keys,
-        STAGES=tiles.num_stages,
-        BLOCK_N=tiles.block_n,
-        HAS_TEMPERATURE=temperature is not None,
-        EVEN_KEYS=keys % tiles.block_n == 0,
-        num_warps=4,
-        enable_fp_fusion=True,
-    )
-    grid = (triton.cdiv(queries, tiles.block_m), heads, batch)
-    if "alone" in tiles.options:
-        from attnmod.kernels.gluon.lone_warpgroup import _self_attention_kernel as lone
-
-        arguments |= dict(
-            BLOCK_M=rows,
-            STEADY="steady" in tiles.options,
-            num_warps=rows // 16,
-            maxnreg=tiles.max_registers,
-        )
-        return Launch(lone, grid, arguments)
-    programs = _processors(q.device) * (2 if consumers == 1 else 1)
-    threes, twos, ones = shares(triton.cdiv(queries, ROWS), batch * heads, consumers, programs)
-    pieces = batch * heads * (threes + twos + ones)
-    turns = triton.cdiv(pieces, programs)
-    if turns > _TURNS:
-        turns, programs = _TURNS, triton.cdiv(pieces, _TURNS)
-    grid = (min(pieces, programs), 1, 1)
-    arguments |= dict(
-        turns=turns,
-        pieces=pieces,
-        TURNS=_TURNS,
-        heads=heads,
-        threes=threes,
-        twos=twos,
-        ones=ones,
-        STEADY="steady" in tiles.options,
-        CONSUMERS=consumers,
-        REGISTERS=tiles.max_registers,
-        maxnreg=registers_at_launch(tiles),
-    )
-    return Launch(_self_attention_kernel, grid, arguments)
-
-
-# What a program of so many consumers takes, of the time of one of three.
-_TIMES = {3: 1.0, 2: 0.7, 1: 0.45}
-
-
-@functools.cache
-def shares(blocks: int, groups: int, consumers: int, processors: int) -> tuple[int, int, int]:
-    """How many programs take three of a head's blocks, how many two, and how many one, so that all end soonest.
-
-    Programs of three fill a processor, but come in rounds; what does not fill the last round goes in smaller pieces.
-
-    >>> shares(64, 20, 3, 132), shares(16, 40, 3, 132), shares(64, 20, 2, 132), shares(3, 2, 1, 132)
-    ((19, 0, 7), (3, 0, 7), (0, 32, 0), (0, 0, 3))
-    """
-    if consumers < 3:
-        return (0, blocks // 2, blocks % 2) if consumers == 2 else (0, 0, blocks)
-    best = None
-    for threes in range(blocks // 3, max(-1, blocks // 3 - 8), -1):
-        for twos in range(min((blocks - 3 * threes) // 2, 4) + 1):
-            ones = blocks - 3 * threes - 2 * twos
-            sizes = [3] * threes * groups + [2] * twos * groups + [1] * ones * groups
-            ends = [0.0] * processors
-            for turn in range(0, len(sizes), processors):
-                times = [_TIMES[size] for size in sizes[turn : turn + processors]]
-                times += [0.0] * (processors - len(times))
-                ends = [end + time for end, time in zip(reversed(ends), times, strict=True)]
-            if best is None or max(ends) < best[0] - 1e-9:
-                best = max(ends), (threes, twos, ones)
-    assert best is not None
-    return best[1]
-
-
-@functools.cache
-def _processors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 132
-
-
-def registers_at_launch(tiles: Tiles) -> int:
-    """Of a thread, before the warps share them out anew: the producer's warp stands in for a warpgroup.
-
-    >>> registers_at_launch(Tiles(128, 128, 8, 3, max_registers=240, kernel="gluon"))
-    168
-    """
-    consumers = tiles.block_m // ROWS
-    shared_out = consumers * tiles.max_registers + PRODUCER_REGISTERS
-    return -(-shared_out // (consumers + 1) // 8) * 8
-
-
-def _descriptor(tensor: torch.Tensor, rows: int) -> TensorDescriptor:
-    """Blocks of so many rows of a head, of [B, length, H, D]: the order in which a projection has them in memory."""
-    turned = tensor.transpose(1, 2)
-    # an axis of one may have any stride, also one that a descriptor cannot have
-    strides = [stride if size > 1 else HEAD_DIM for size, stride in zip(turned.shape, turned.stride(), strict=True)]
-    block = [1, rows, 1, HEAD_DIM]
-    dtype = gl.float16 if tensor.dtype == torch.float16 else gl.bfloat16
-    layout = gl.NVMMASharedLayout.get_default_for(block, dtype)
-    return TensorDescriptor(tensor, list(turned.shape), [*strides[:3], 1], block, layout)

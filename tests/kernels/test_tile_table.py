@@ -44,7 +44,7 @@ def test_a_users_table_lies_over_the_shipped_one(own_path):
 
 
 def test_a_form_of_the_gluon_kernel_is_kept(own_path):
-    one = Entry("self_attention", "sm_90", 64, "long", Tiles(192, 128, 4, 2, 1, 160, ("steady",), "gluon"))
+    one = Entry("self_attention", "sm_90", 64, "long", Tiles(192, 128, 4, 2, 1, 160, ("persistent",), "gluon"))
     tile_table.write(own_path, [one, OWN], CARD)
     assert tile_table.read(own_path) == [one, OWN]
 
