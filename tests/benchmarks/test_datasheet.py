@@ -41,7 +41,7 @@ for change in ({"maxnreg": 64}, {"TOKEN_TILES": ((0, 128),)}):
     launch = record(case, "sm_90")
     launch.arguments.update(change)
     code = read(compile_launch(launch, "sm_90"))
-    row = asdict(code) | {"architecture": "sm_90", "kernel": case.name, "blocks_per_processor": 1}
+    row = asdict(code) | {"architecture": "sm_90", "kernel": case.name, "tiles": "", "blocks_per_processor": 1}
     row["columns_of_exponentials"] = _columns("sm_90", launch, code)
     print(json.dumps(faults(row, {})))
 source = ASTSource(fn=double, signature={"x_ptr": "*fp64"}, constexprs={}, attrs={})
@@ -82,7 +82,9 @@ def rows(cache) -> list[dict]:
 def test_the_sheet_has_every_row(rows):
     assert len(rows) == 18
     for row in rows:
-        assert row["spills"] == row["spill_bytes"] == row["fp64"] == 0
+        assert row["fp64"] == 0
+        # the consumers of the Gluon kernel have the registers that a measurement gave them: Triton 3.9 wants two more
+        assert row["spill_bytes"] <= (16 if "gluon" in row["tiles"].split() else 0)
         assert row["blocks_per_processor"] >= 1
         assert row["matrix"]
         assert row["instructions_per_score"] > 4.5
@@ -100,8 +102,12 @@ def test_77_tokens_take_exponentials_for_80_columns_and_as_many_for_the_vote(row
 
 
 def test_keys_are_asked_for_a_whole_pass_before_they_are_waited_for(rows):
+    """In the Gluon kernel a warp of its own asks for them; there the exponentials stand beside a product."""
     for row in rows:
-        if row["kernel"].startswith("self"):
+        if "gluon" in row["tiles"].split():
+            assert len(row["loops"]) == 3
+            assert all(loop["beside_products"] == loop["exponentials"] == 66 for loop in row["loops"])
+        elif row["kernel"].startswith("self"):
             assert all(loop["load_distance"] >= loop["products"] > 0 for loop in row["loops"])
 
 
@@ -185,6 +191,27 @@ def test_what_is_counted_is_read_from_the_machine_code(cache):
     assert double > 0
 
 
+def test_exponentials_after_a_wait_are_a_fault_of_the_gluon_kernel():
+    from benchmarks.datasheet import faults
+
+    def row(*beside: int) -> dict:
+        loops = [{"exponentials": 66, "beside_products": number} for number in beside]
+        return GLUON_ROW | {"loops": loops}
+
+    assert faults(row(66, 66), {}) == []
+    (fault,) = faults(row(66, 60), {})
+    assert "6 exponentials of the hot loop do not stand between" in fault
+    steady = row(64, 30)
+    steady["loops"][0]["exponentials"] = 64  # the other loop repeats what was too low
+    assert faults(steady, {}) == []
+
+
+GLUON_ROW = {
+    "architecture": "sm_90", "kernel": "self temperature float16 4096x4096x64", "tiles": "gluon n=128 maxnreg=128",
+    "blocks_per_processor": 1, "spill_bytes": 0, "spills": 0, "fp64": 0, "matrix": {"HGMMA": 72}, "load_distance": -1,
+}  # fmt: skip
+
+
 def test_exponentials_beside_products():
     from benchmarks.machine_code import _beside_products, _Instruction
 
@@ -245,4 +272,4 @@ def test_a_float64_scale_is_narrowed_at_once(cache):
     assert result.returncode == 0, result.stderr
     for name, code in json.loads(result.stdout).items():
         assert code["fp64"] == 0, name
-        assert code["spills"] == 0, name
+        assert code["spill_bytes"] <= (16 if name.startswith("self") else 0), name  # as with a float32 scale
