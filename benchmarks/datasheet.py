@@ -50,6 +50,7 @@ _CANDIDATE_OPTIONS = (
 
 # Per processor: 32-bit registers, shared memory, of one block, threads, blocks. CUDA C++ Programming Guide, "Compute
 # Capabilities"; AMD "CDNA 3 ISA" (512 registers for each of a SIMD's lanes, 64 KiB of shared memory).
+_SPILLED_UNDER_A_LIMIT = 64  # bytes of a thread
 _LIMITS = {
     "sm_80": (65536, 164 << 10, 163 << 10, 2048, 32),
     "sm_89": (65536, 100 << 10, 99 << 10, 1536, 24),
@@ -173,8 +174,9 @@ def faults(row: dict, ceilings: dict[str, int]) -> list[str]:
         if ceiling is not None and row["spill_bytes"] > ceiling:
             found.append(f"spills {row['spill_bytes']} bytes, where {ceiling} were recorded")
         return [f"{name}: {fault}" for fault in found]
-    # a limit of registers is in the table where a measurement weighed what it spills against another block
-    if (row["spill_bytes"] or row["spills"]) and "maxnreg" not in row["tiles"]:
+    # a limit of registers is in the table where a measurement weighed a few spilled bytes against another block
+    limited = "maxnreg" in row.get("tiles", "")
+    if row["spill_bytes"] > (_SPILLED_UNDER_A_LIMIT if limited else 0) or (row["spills"] and not limited):
         found.append(f"spills {row['spill_bytes']} bytes in {row['spills']} instructions")
     if row["fp64"]:
         found.append(f"has {row['fp64']} float64 instructions")

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from attnmod.kernels.tile_table import SOFTMAX_OPTIONS, Entry, Tiles, table
+from attnmod.kernels.tile_table import SOFTMAX_OPTIONS, Entry, Tiles, table, triton_version
 
 __all__ = ["SOFTMAX_OPTIONS", "Entry", "Tiles"]
 
@@ -38,9 +38,12 @@ def self_attention_tiles(architecture: str, head_dim: int, queries: int, element
 
 
 def gluon_tiles(architecture: str, head_dim: int, queries: int) -> Tiles | None:
-    """What Hopper's own kernel takes where the table prefers it to Triton's."""
+    """What Hopper's own kernel takes where the table prefers it to Triton's.
+
+    Its barriers rely on what the compiler makes of them, so it is taken with a Triton that it was measured with alone.
+    """
     entry = table().entries.get(("self_attention", architecture, head_dim, f"gluon {shape_class(queries)}"))
-    return entry and entry.tiles
+    return entry.tiles if entry is not None and entry.was_measured_with(triton_version()) else None
 
 
 def cross_attention_tiles(architecture: str, head_dim: int, form: str, queries: int, element_size: int) -> Tiles:

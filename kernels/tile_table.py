@@ -77,6 +77,10 @@ class Entry:
         shape = self.shape if self.tiles.kernel == "triton" else f"{self.tiles.kernel} {self.shape}"
         return self.op, self.architecture, self.head_dim, shape
 
+    def was_measured_with(self, triton: str) -> bool:
+        """Whether the measurement was with this minor version of Triton."""
+        return bool(self.measured) and _minor(self.measured.rpartition("Triton ")[2]) == _minor(triton)
+
 
 class TileTable:
     """Entries by key; `generation` grows when they change, so that what was made from them can be told to be old."""
@@ -166,6 +170,7 @@ def write(path: Path, entries: Iterable[Entry], device: str | None = None) -> No
     os.replace(file.name, path)
 
 
+@functools.cache
 def triton_version() -> str:
     try:
         return version("triton")

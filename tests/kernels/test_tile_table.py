@@ -132,3 +132,10 @@ def test_an_installed_entry_makes_what_was_derived_old():
     table.install([OWN])
     assert table.generation > before
     assert table.find("self_attention", "sm_90", 64, "long") == OWN
+
+
+@pytest.mark.parametrize(("triton", "taken"), [("3.6.0", True), ("3.6.1", True), ("3.9.0", False), ("3.60.0", False)])
+def test_the_gluon_kernel_ships_for_the_triton_that_it_was_measured_with(monkeypatch, triton, taken):
+    monkeypatch.setattr(configs, "triton_version", lambda: triton)
+    assert (configs.gluon_tiles("sm_90", 64, 4096) is not None) == taken
+    assert configs.gluon_tiles("sm_80", 64, 4096) is None
