@@ -18,12 +18,12 @@ a barrier's phase: the ring's turn for `full`, the turn before for `empty`, whos
 A program takes three blocks of 64 queries of a head, so that these share what is loaded. Blocks that would only half
 fill the last round of programs go out by twos and ones (`launch.shares`).
 
-On an H200 (Triton 3.6, fp16, SDXL's 4096 patches) this takes 181 us, 205 to 211 where every program takes three blocks;
-Triton's kernel 194 to 210, cuDNN without a temperature 184 to 192. What lost there: consumers that issue in turns (222),
-one or two of them (204 to 213), tiles of 64 keys (214 to 260), three blocks a processor of one warpgroup each that loads
-for itself (197 to 202: each reads all keys and values, which takes 71 % of the second-level cache). At 1024 patches
-Triton's kernel is ahead (30 against 34 to 41): a program's beginning and end are a third of its time, see
-`persistent.py`.
+On an H200 (Triton 3.6, fp16, SDXL's 4096 patches) this takes 181 us, and 205 to 211 where every program takes three
+blocks; Triton's kernel 194 to 210, cuDNN without a temperature 184 to 192. What lost there: consumers that issue in
+turns (222), one or two of them (204 to 213), tiles of 64 keys (214 to 260), three blocks a processor of one warpgroup
+each that loads for itself (197 to 202: each reads all keys and values, 71 % of what the second-level cache can give).
+At 1024 patches Triton's kernel is ahead (30 against 34 to 41): there a program's beginning and end are a third of its
+time, see `persistent.py`.
 
 Two things that ptxas does and that this order avoids (seen with Triton 3.6 and 3.9): it moves a wait for all products
 before the exponentials, unless a branch (here a barrier's wait) is between them and the exponentials, in float32, go
