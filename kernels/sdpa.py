@@ -14,17 +14,22 @@ from torch import Tensor
 from attnmod.kernels import reference
 
 
+def _attention(q: Tensor, k: Tensor, v: Tensor, **options) -> Tensor:
+    """SDPA, but where there is nothing to compute: there PyTorch 2.10 divides by zero and takes the process along."""
+    return torch.empty_like(q) if q.numel() == 0 else F.scaled_dot_product_attention(q, k, v, **options)
+
+
 def self_attention(q: Tensor, k: Tensor, v: Tensor, *, temperature: Tensor | None, scale: float) -> Tensor:
     """softmax(q kT * scale / tau) v by SDPA on q / tau."""
     if temperature is None:
-        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+        return _attention(q, k, v, scale=scale)
     tau = temperature.clamp(min=reference.MIN_TEMPERATURE)
     sharpened = q / tau.reshape(*tau.shape, *[1] * (4 - tau.ndim))  # float32
     if q.device.type == "cpu":
-        return F.scaled_dot_product_attention(sharpened, k.float(), v.float(), scale=scale).to(q.dtype)
+        return _attention(sharpened, k.float(), v.float(), scale=scale).to(q.dtype)
     # float16 ends at 65504, which a temperature under 1e-3 may well take q beyond: infinite scores would give NaN
     most = torch.finfo(q.dtype).max
-    return F.scaled_dot_product_attention(sharpened.clamp(-most, most).to(q.dtype), k, v, scale=scale)
+    return _attention(sharpened.clamp(-most, most).to(q.dtype), k, v, scale=scale)
 
 
 def cross_attention(
@@ -115,14 +120,14 @@ def _attend(
 ) -> Tensor:
     """Attention whose owners, int8 [B, 1 or H, M], are known; without entity_bits they do not matter."""
     if entity_bits is None and log_weights is None:
-        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+        return _attention(q, k, v, scale=scale)
     if entity_bits is None:
         bias = reference.log_factors(k, None, log_weights, None, owners)  # [B, 1, 1, T]
     else:
         bias = _of_owner(_log_factors_by_owner(k, entity_bits, log_weights, hidden_weight), owners)  # [B, 1, M, T]
     sees_any = (bias > -math.inf).any(-1, keepdim=True)
     # SDPA's answer to a row of nothing but -inf depends on its backend: such rows see everything, then become zero.
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=torch.where(sees_any, bias, 0).to(q.dtype), scale=scale)
+    out = _attention(q, k, v, attn_mask=torch.where(sees_any, bias, 0).to(q.dtype), scale=scale)
     if not renormalize:
         scores = q.float() @ k.float().transpose(-1, -2) * scale  # [B, H, M, T]
         present = reference.present_tokens(k, log_weights)
