@@ -27,6 +27,7 @@ import torch.nn.functional as F
 
 from attnmod.benchmarks.stub_driver import obstacle, stub_gpu
 from attnmod.kernels import ops
+from attnmod.kernels.tile_table import triton_version
 
 GOALS = {"self-attention": 1.0, "cross-attention": 1.0, "block": 1.05}
 _CALLS = {"op": 200, "block": 20}  # of a turn
@@ -180,17 +181,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     figures = measure(options.rounds)
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "the stub driver, no GPU"
-    print(f"host time of a call, CPU microseconds; {where}, torch {torch.__version__}, triton {_triton_version()}")
+    print(f"host time of a call, CPU microseconds; {where}, torch {torch.__version__}, triton {triton_version()}")
     for figure in figures:
         goal = "" if figure.goal is None else f"  goal {figure.goal:g}: {'holds' if figure.holds else 'MISSED'}"
         print(f"{figure.name:32} {figure.microseconds:8.1f}   ratio {figure.ratio:6.3f}{goal}")
     return int(options.check and not all(figure.holds for figure in figures))
-
-
-def _triton_version() -> str:
-    from attnmod.kernels.tile_table import triton_version
-
-    return triton_version()
 
 
 if __name__ == "__main__":

@@ -129,6 +129,13 @@ def channel_tiles(head_dim: int) -> tuple[tuple[int, int], ...]:
     return tuple(tiles)
 
 
+def temperature_strides(temperature: torch.Tensor | None) -> tuple[int, int]:
+    """The strides of a temperature over rows and heads: [B] is [B, H] whose heads share a value."""
+    if temperature is None:
+        return 0, 0
+    return temperature.stride(0), temperature.stride(1) if temperature.ndim == 2 else 0
+
+
 def aligned(*tensors: torch.Tensor) -> bool:
     """Whether every row of every head begins at a multiple of 8 elements: 16 bytes, in a 16-bit dtype.
 

@@ -47,6 +47,7 @@ from attnmod.kernels.configs import (
     gluon_tiles,
     precision,
     self_attention_tiles,
+    temperature_strides,
 )
 from attnmod.kernels.plan import Launch, Plans, alignment
 from attnmod.kernels.reference import MIN_TEMPERATURE
@@ -388,10 +389,6 @@ def describe_self_attention(
         if tiles:
             raise ValueError(f"these tiles are for the Gluon kernel, but {obstacle}")
     tiles = tiles or self_attention_tiles(device, head_dim, queries, q.element_size())
-    if temperature is None:
-        temperature_strides = (0, 0)
-    else:  # [B] is [B, H] whose heads share a value
-        temperature_strides = (temperature.stride(0), temperature.stride(1) if temperature.ndim == 2 else 0)
     arguments = dict(
         q_ptr=q,
         k_ptr=k,
@@ -402,7 +399,7 @@ def describe_self_attention(
         q_strides=q.stride()[:3],
         k_strides=k.stride()[:3],
         v_strides=v.stride()[:3],
-        temperature_strides=temperature_strides,
+        temperature_strides=temperature_strides(temperature),
         out_strides=out.stride()[:3],
         scale=float(scale),
         num_queries=queries,

@@ -8,6 +8,7 @@ import triton
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from attnmod.kernels.configs import temperature_strides
 from attnmod.kernels.gluon import persistent, self_attention
 from attnmod.kernels.plan import Launch
 from attnmod.kernels.tile_table import Tiles
@@ -46,10 +47,6 @@ def describe_self_attention(
     batch, heads, queries, _ = q.shape
     keys = k.shape[2]
     consumers = tiles.block_m // ROWS
-    if temperature is None:
-        temperature_strides = (0, 0)
-    else:  # [B] is [B, H] whose heads share a value
-        temperature_strides = (temperature.stride(0), temperature.stride(1) if temperature.ndim == 2 else 0)
     at_once = _processors(q.device) * (2 if consumers == 1 else 1)
     threes, twos, ones = shares(triton.cdiv(queries, ROWS), batch * heads, consumers, at_once)
     pieces = batch * heads * (threes + twos + ones)
@@ -59,7 +56,7 @@ def describe_self_attention(
         v_desc=_descriptor(v, tiles.block_n),
         temperature_ptr=temperature,
         out_desc=_descriptor(out, ROWS),
-        temperature_strides=temperature_strides,
+        temperature_strides=temperature_strides(temperature),
         scale=float(scale),
         num_keys=keys,
         heads=heads,
